@@ -1,0 +1,100 @@
+package multicastregistry
+
+import (
+	"time"
+
+	"github.com/prism-data-layer/prism/patterns/multicast_registry/filter"
+)
+
+// DeliveryMode says how much a multicast promises.
+type DeliveryMode string
+
+const (
+	// AtMostOnce is fire and forget: DELIVERED means that the messaging backend accepted the message.
+	AtMostOnce DeliveryMode = "at-most-once"
+	// AtLeastOnce waits for acks: DELIVERED means that a subscriber acknowledged the message.
+	AtLeastOnce DeliveryMode = "at-least-once"
+)
+
+// DeliveryModes returns the legal modes.
+func DeliveryModes() []DeliveryMode { return []DeliveryMode{AtMostOnce, AtLeastOnce} }
+
+// Defaults of Config.
+const (
+	DefaultNamespace  = "default"
+	DefaultTTL        = 5 * time.Minute
+	DefaultDelivery   = AtLeastOnce
+	DefaultTimeout    = 5 * time.Second
+	DefaultMaxPayload = 1 << 20
+)
+
+// Config is the configuration of one namespace. Zero fields take their defaults.
+type Config struct {
+	// Namespace is the name: 1 to 63 lower-case letters, digits, '-' and '_', starting with a letter or digit. Default:
+	// "default".
+	Namespace string
+	// TTLDefault is the lease of identities that do not name one: at least a millisecond, or NoExpiry. Default: 5 minutes.
+	TTLDefault time.Duration
+	// Delivery is the mode of multicasts that do not name one. Default: at-least-once.
+	Delivery DeliveryMode
+	// Timeout is the longest wait of multicasts that do not name one. Default: 5 seconds.
+	Timeout time.Duration
+	// MaxPayload is the largest payload of a multicast in bytes. Default: 1 MiB.
+	MaxPayload int
+	// Filter bounds the filters of this namespace. Default: filter.DefaultLimits.
+	Filter filter.Limits
+}
+
+// WithDefaults returns the configuration with its zero fields set.
+func (c Config) WithDefaults() Config {
+	if c.Namespace == "" {
+		c.Namespace = DefaultNamespace
+	}
+	if c.TTLDefault == 0 {
+		c.TTLDefault = DefaultTTL
+	}
+	if c.Delivery == "" {
+		c.Delivery = DefaultDelivery
+	}
+	if c.Timeout == 0 {
+		c.Timeout = DefaultTimeout
+	}
+	if c.MaxPayload == 0 {
+		c.MaxPayload = DefaultMaxPayload
+	}
+	return c
+}
+
+// Validate returns an InvalidError that names the first field with an impossible value.
+func (c Config) Validate() error {
+	c = c.WithDefaults()
+	if !validNamespace(c.Namespace) {
+		return invalid("name", "%q is not a namespace: 1 to 63 lower-case letters, digits, '-' and '_', starting with a letter or digit", c.Namespace)
+	}
+	if c.TTLDefault != NoExpiry && c.TTLDefault < time.Millisecond {
+		return invalid("ttl_default", "must be at least 1ms, or \"never\"")
+	}
+	if c.Delivery != AtMostOnce && c.Delivery != AtLeastOnce {
+		return invalid("delivery", "%q is not a delivery mode; legal values: %v", c.Delivery, DeliveryModes())
+	}
+	if c.Timeout < time.Millisecond {
+		return invalid("timeout", "must be at least 1ms")
+	}
+	if c.MaxPayload < 1 {
+		return invalid("max_payload", "must be at least 1 byte")
+	}
+	return nil
+}
+
+func validNamespace(name string) bool {
+	if name == "" || len(name) > 63 || name[0] == '-' || name[0] == '_' {
+		return false
+	}
+	for i := range len(name) {
+		c := name[i]
+		if c != '-' && c != '_' && (c < '0' || c > '9') && (c < 'a' || c > 'z') {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,218 @@
+package multicastregistry
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// NoExpiry as a TTL says that the identity stays until it is removed. It is explicit: a TTL of 0 means the namespace's
+// default.
+const NoExpiry time.Duration = -1
+
+// MaxIdentityBytes is the longest name of an identity.
+const MaxIdentityBytes = 256
+
+// maxMetadataDepth bounds the nesting of metadata, so that walking it can be recursive.
+const maxMetadataDepth = 32
+
+// Revision numbers the changes of a registry, upwards without gaps. 0 means that the backend keeps no revisions.
+type Revision uint64
+
+// Identity is a registered device, service, user or agent.
+type Identity struct {
+	// ID is the name, unique in the namespace: 1 to 256 bytes of UTF-8, any characters.
+	ID string
+	// Metadata is a JSON object: nil, bool, string, int64, uint64 (above the int64s), float64, []any and map[string]any.
+	Metadata map[string]any
+	// TTL is the length of the lease, or NoExpiry.
+	TTL time.Duration
+	// RegisteredAt is when the identity was put, by the backend's clock.
+	RegisteredAt time.Time
+	// ExpiresAt is when the lease ends, by the backend's clock. Zero with NoExpiry.
+	ExpiresAt time.Time
+	// Revision is the registry's revision at which the identity was put. 0 when the backend keeps none.
+	Revision Revision
+}
+
+// Lease is what a renewal returns.
+type Lease struct {
+	// TTL is the length of the lease, or NoExpiry.
+	TTL time.Duration
+	// ExpiresAt is when the lease ends, by the backend's clock. Zero with NoExpiry.
+	ExpiresAt time.Time
+}
+
+// Topic returns the address of an identity in the messaging and durability slots: "prism.<namespace>.<name>". Names of
+// letters, digits, '_' and '-' keep their spelling; every other byte becomes '=' and two hexadecimal digits. So distinct
+// identities have distinct topics, and no identity can smuggle a wildcard, a separator or a line break into a backend.
+func Topic(namespace, identity string) string {
+	const hex = "0123456789ABCDEF"
+	var b strings.Builder
+	b.Grow(len("prism..") + len(namespace) + len(identity))
+	b.WriteString("prism.")
+	b.WriteString(namespace)
+	b.WriteByte('.')
+	for i := range len(identity) {
+		c := identity[i]
+		if c == '_' || c == '-' || '0' <= c && c <= '9' || 'A' <= c && c <= 'Z' || 'a' <= c && c <= 'z' {
+			b.WriteByte(c)
+			continue
+		}
+		b.WriteByte('=')
+		b.WriteByte(hex[c>>4])
+		b.WriteByte(hex[c&15])
+	}
+	return b.String()
+}
+
+// CheckIdentity returns an InvalidError when id cannot name an identity.
+func CheckIdentity(id string) error {
+	if id == "" {
+		return invalid("identity", "must not be empty")
+	}
+	if len(id) > MaxIdentityBytes {
+		return invalid("identity", "is %d bytes long, at most %d are allowed", len(id), MaxIdentityBytes)
+	}
+	if !utf8.ValidString(id) {
+		return invalid("identity", "is not valid UTF-8")
+	}
+	return nil
+}
+
+// CopyMetadata returns a deep copy in which every number is an int64, a uint64 (above the int64s) or a float64, as
+// described at Identity.Metadata. It also accepts Go's other integer and float kinds, json.Number and []string, and
+// returns an InvalidError, with a JSON pointer to the value, for anything that is not JSON. A nil map becomes an empty one.
+func CopyMetadata(metadata map[string]any) (map[string]any, error) {
+	out, bad := copyValue(metadata, 0)
+	if bad != nil {
+		return nil, bad.asInvalid()
+	}
+	return out.(map[string]any), nil
+}
+
+// fault is a bad value, with the way to it collected from the inside out.
+type fault struct {
+	path    []string
+	problem string
+}
+
+func (f *fault) under(part string) *fault {
+	f.path = append(f.path, part)
+	return f
+}
+
+func (f *fault) asInvalid() error {
+	escape := strings.NewReplacer("~", "~0", "/", "~1")
+	field := "metadata"
+	for _, part := range slices.Backward(f.path) {
+		field += "/" + escape.Replace(part)
+	}
+	return invalid(field, "%s", f.problem)
+}
+
+func copyValue(value any, depth int) (any, *fault) {
+	if depth > maxMetadataDepth {
+		return nil, &fault{problem: fmt.Sprintf("is nested deeper than %d levels", maxMetadataDepth)}
+	}
+	switch v := value.(type) {
+	case nil, bool, int64:
+		return v, nil
+	case string:
+		if !utf8.ValidString(v) {
+			return nil, &fault{problem: "is not valid UTF-8"}
+		}
+		return v, nil
+	case map[string]any:
+		out := make(map[string]any, len(v))
+		for key, inner := range v {
+			if !utf8.ValidString(key) {
+				return nil, &fault{problem: fmt.Sprintf("key %q is not valid UTF-8", key)}
+			}
+			copied, bad := copyValue(inner, depth+1)
+			if bad != nil {
+				return nil, bad.under(key)
+			}
+			out[key] = copied
+		}
+		return out, nil
+	case []any:
+		out := make([]any, len(v))
+		for i, inner := range v {
+			copied, bad := copyValue(inner, depth+1)
+			if bad != nil {
+				return nil, bad.under(strconv.Itoa(i))
+			}
+			out[i] = copied
+		}
+		return out, nil
+	case []string:
+		out := make([]any, len(v))
+		for i, inner := range v {
+			out[i] = inner
+		}
+		return copyValue(out, depth)
+	case json.Number:
+		return copyJSONNumber(v)
+	default:
+		return copyNumber(value)
+	}
+}
+
+func copyNumber(value any) (any, *fault) {
+	switch v := value.(type) {
+	case float64:
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			return nil, &fault{problem: "is not a finite number"}
+		}
+		return v, nil
+	case float32:
+		return copyNumber(float64(v))
+	case int:
+		return int64(v), nil
+	case int8:
+		return int64(v), nil
+	case int16:
+		return int64(v), nil
+	case int32:
+		return int64(v), nil
+	case uint:
+		return copyUint(uint64(v)), nil
+	case uint8:
+		return int64(v), nil
+	case uint16:
+		return int64(v), nil
+	case uint32:
+		return int64(v), nil
+	case uint64:
+		return copyUint(v), nil
+	}
+	return nil, &fault{problem: fmt.Sprintf("is a Go %T, which is not a JSON value", value)}
+}
+
+func copyUint(v uint64) any {
+	if v > math.MaxInt64 {
+		return v
+	}
+	return int64(v)
+}
+
+func copyJSONNumber(v json.Number) (any, *fault) {
+	if i, err := v.Int64(); err == nil {
+		return i, nil
+	}
+	var u uint64
+	if err := json.Unmarshal([]byte(v), &u); err == nil {
+		return u, nil
+	}
+	f, err := v.Float64()
+	if err != nil {
+		return nil, &fault{problem: fmt.Sprintf("%q is not a number", v)}
+	}
+	return copyNumber(f)
+}

@@ -1,0 +1,193 @@
+package multicastregistry
+
+import (
+	"context"
+	"iter"
+	"time"
+
+	"github.com/prism-data-layer/prism/patterns/multicast_registry/filter"
+)
+
+// Slots are the backends that fill one namespace. Whoever opened a backend's connection closes it: slots have no Close,
+// because one client may fill three of them.
+type Slots struct {
+	// Registry keeps the identities. Required.
+	Registry Registry
+	// Messaging carries messages and acks. Required.
+	Messaging Messaging
+	// Durability keeps what an offline identity has not acked. Optional: nil means that nothing is kept.
+	Durability Durability
+}
+
+// PutMode says what Registry.Put does when a live identity of that name exists.
+type PutMode uint8
+
+const (
+	// Create fails with ErrAlreadyExists.
+	Create PutMode = iota
+	// Replace takes its place.
+	Replace
+)
+
+// Registry is the slot that keeps identities, metadata and leases. The backend is the truth: the coordinator stores no
+// identities. All methods may be called concurrently.
+//
+// An expired identity behaves as absent everywhere from the instant it expires, swept or not. Times are the backend's
+// own clock; TTLs keep millisecond precision. Metadata that is handed over or out is never shared with the caller: no
+// change that a caller makes to it can be seen by another one.
+//
+// Errors wrap ErrUnavailable when the backend cannot be reached, and the context's error when the context ended. A call
+// that failed has changed nothing, or all of what it was to change.
+type Registry interface {
+	// Put stores an identity and starts its lease, atomically in the backend: of any number of concurrent creates one
+	// succeeds. It reads ID, Metadata and TTL, and returns the stored identity with its RegisteredAt, ExpiresAt and
+	// Revision. TTL is positive or NoExpiry. ErrAlreadyExists when mode is Create and the identity is live; ErrQuota when
+	// the backend refuses another one.
+	Put(ctx context.Context, identity Identity, mode PutMode) (Identity, error)
+
+	// Renew restarts the lease of a live identity, from now on with the given TTL (positive or NoExpiry), or with the TTL
+	// it has when ttl is 0. It never rewrites metadata. ErrNotFound when the identity is not live.
+	Renew(ctx context.Context, id string, ttl time.Duration) (Lease, error)
+
+	// Delete removes an identity and tells whether a live one existed. Deleting what is absent is no error.
+	Delete(ctx context.Context, id string) (existed bool, err error)
+
+	// Scan yields live identities in any order, each at most once. It must yield every match of the filter that is live
+	// from the start of the scan to its end; it may yield others, because the coordinator checks each with filter.Match:
+	// a backend pushes down what it can and never has to be exact. A nil filter matches everything. An error is yielded
+	// once, as the last element. Breaking off leaks nothing. The caller may call any method while it ranges.
+	Scan(ctx context.Context, match *filter.Expr) iter.Seq2[Identity, error]
+}
+
+// Header is an optional ability of a registry that numbers its changes.
+type Header interface {
+	// Head returns the revision of the latest change. A scan that starts afterwards reflects at least this revision.
+	Head(ctx context.Context) (Revision, error)
+}
+
+// Counter is an optional ability of a registry that counts without scanning.
+type Counter interface {
+	// Count returns the number of live identities.
+	Count(ctx context.Context) (int, error)
+}
+
+// Pinger is an optional ability of any slot whose backend can be away.
+type Pinger interface {
+	// Ping makes one round trip to the backend. ErrUnavailable when that fails.
+	Ping(ctx context.Context) error
+}
+
+// Message is one message for one identity, as both the messaging and the durability slot carry it.
+type Message struct {
+	// Topic is the address of the identity: Topic(namespace, identity).
+	Topic string
+	// Identity is the name behind the topic.
+	Identity string
+	// ID is the id of the multicast. Together with Identity it names the message; every attempt keeps it.
+	ID string
+	// ContentType is the media type of the payload.
+	ContentType string
+	// Payload is the content. It must not be changed once it was handed over.
+	Payload []byte
+	// SentAt is when the multicast was sent, by the sender's clock, to the millisecond.
+	SentAt time.Time
+	// AckTo is the address that acks go to: an Inbox's when publishing; opaque to recipients, who hand it back in an Ack.
+	// Empty: no ack is wanted.
+	AckTo string
+	// Redelivered is set by a slot on a message that was stored before it was delivered, or is delivered again.
+	Redelivered bool
+}
+
+// Ack acknowledges one message.
+type Ack struct {
+	// To is the AckTo of the message.
+	To string
+	// Identity and ID name the message.
+	Identity, ID string
+}
+
+// Batch is what a subscription yields at once.
+type Batch struct {
+	// Messages in order of arrival; per topic in the order in which they were published. The receiver owns the slice.
+	Messages []Message
+	// Dropped counts the messages that were dropped since the batch before because this subscription was full.
+	Dropped uint64
+}
+
+// Subscription receives messages of any number of topics. Add, Remove and Close may be called concurrently with each
+// other and with Next; Next by one goroutine at a time.
+type Subscription interface {
+	// Add starts receiving topics. When it returns, every message that is published from now on arrives. A topic that is
+	// received already is passed over.
+	Add(ctx context.Context, topics ...string) error
+	// Remove stops receiving topics. A topic that is not received is passed over.
+	Remove(ctx context.Context, topics ...string) error
+	// Next waits for messages and returns all that wait, up to a limit of the slot's. It returns io.EOF after Close, and
+	// the context's error when the context ends; no message is lost by that.
+	Next(ctx context.Context) (Batch, error)
+	// Close ends the subscription and releases what it holds. Closing again does nothing.
+	Close() error
+}
+
+// Messaging is the slot that carries messages to whoever is attached now, and acks back. All methods may be called
+// concurrently.
+type Messaging interface {
+	// Publish hands a batch to the backend, with one flush for all of it, and returns one result for each message, in
+	// order: nil when the backend accepted it. Every subscription of the topic receives the message; messages for one topic
+	// arrive in the order of the calls. A slow subscription never delays the call nor another subscription.
+	//
+	// A message that wants an ack and has no subscriber is ErrNoSubscriber, either as its result or, where the backend
+	// learns that later, through the Inbox. ErrQueueFull when every subscription of the topic is full; ErrTooLarge when the
+	// backend refuses the size; ErrUnavailable when the backend was not reached and does not have the message. Any other
+	// error, the context's included, says that the outcome is unknown. One failing message fails no other.
+	Publish(ctx context.Context, messages []Message) []error
+
+	// Subscribe opens a subscription that receives the given topics (and those added later). Its buffers are bounded per
+	// topic; what does not fit is dropped and counted. The context covers the call, not the subscription's life.
+	Subscribe(ctx context.Context, topics ...string) (Subscription, error)
+
+	// Inbox opens an address space for acks. One serves a whole coordinator. The context covers the call only.
+	Inbox(ctx context.Context) (Inbox, error)
+
+	// Ack sends acks to the addresses that came with messages, from any process, and returns one result for each. Acking
+	// again, or to an inbox that is gone, is no error: acks are hints to a sender that may have stopped waiting.
+	Ack(ctx context.Context, acks []Ack) []error
+}
+
+// Inbox receives acks. Address may be called concurrently with everything; Next by one goroutine at a time.
+type Inbox interface {
+	// Address returns the AckTo that leads to this inbox under a token of the caller's: 1 to 64 ASCII letters, digits and
+	// dots.
+	Address(token string) string
+	// Next waits for acks and returns all that wait. io.EOF after Close; the context's error when the context ends.
+	Next(ctx context.Context) ([]Receipt, error)
+	// Close gives the address space up. Closing again does nothing.
+	Close() error
+}
+
+// Receipt is what an inbox learned about one message.
+type Receipt struct {
+	// Token is what Address was called with.
+	Token string
+	// Err is nil for an ack, and ErrNoSubscriber when the backend found that nobody receives the topic.
+	Err error
+}
+
+// Durability is the slot that keeps messages until they are acked. All methods may be called concurrently.
+type Durability interface {
+	// Enqueue stores messages, in order, and returns one result for each: nil when the message will survive what the
+	// backend promises to survive. Storing a message again (same topic and ID) while it is stored is no error and keeps one
+	// copy. ErrQueueFull at the bound of the topic's queue; ErrTooLarge, other errors: it is not stored.
+	Enqueue(ctx context.Context, messages []Message) []error
+
+	// Consume opens a subscription that yields what is stored for the topics and what is stored later, per topic in the
+	// order of Enqueue, with AckTo set. Each message is held by one subscription at a time; one that was yielded and not
+	// acked is yielded again, marked Redelivered, to the next subscription after its holder has closed or removed the topic.
+	Consume(ctx context.Context, topics ...string) (Subscription, error)
+
+	// Ack removes messages, named by the AckTo they were yielded with, for good. Acking again is no error.
+	Ack(ctx context.Context, acks []Ack) []error
+
+	// Purge removes everything stored for a topic and returns how many messages that were.
+	Purge(ctx context.Context, topic string) (int, error)
+}
