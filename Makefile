@@ -1,0 +1,147 @@
+# Needs Go, git and a POSIX shell; the race detector also wants a C compiler. Every other tool is a Go tool pinned under
+# tools/ and is compiled on first use (a few minutes, once).
+
+# ---- what can be set on the command line ------------------------------------------------------------------------------
+
+VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+RACE      ?= $(if $(shell command -v $$(go env CC) 2>/dev/null),-race)# empty: no C compiler, no race detector
+FUZZTIME  ?= 30s
+BENCH     ?= .
+BENCHTIME ?= 0.3s
+COUNT     ?= 6
+ARGS      ?=
+
+# ---- tools ------------------------------------------------------------------------------------------------------------
+
+# Three module files, so that the tools' dependencies meet neither the product's nor each other's.
+BUF      := go tool -modfile=tools/buf/go.mod buf
+LINT     := go tool -modfile=tools/lint/go.mod golangci-lint
+TOOL     := go tool -modfile=tools/go.mod
+OPENAPI  := docs-cms/reference/openapi
+
+# ---- coverage ---------------------------------------------------------------------------------------------------------
+
+# Floors in percent. Those of patterns/ count a package's own tests, which include the conformance suites it runs; the
+# total also counts what other packages' tests reach, acceptance tests included. The first pattern that matches decides.
+FLOORS := patterns/multicast_registry=85 patterns/multicast_registry/filter=90 'patterns/*=80' total=85
+# Not counted: generated code, and code that exists for tests and development only.
+UNCOUNTED := gen patterns/multicast_registry/slottest internal/testenv internal/tools
+
+# Tests outside patterns/ count for all they reach in these.
+REACHED := ./patterns/...,./internal/...,./client/...,./cmd/...
+OTHERS   = $(shell go list ./... | grep -v "^$$(go list -m)/patterns/")
+
+# ---- targets ----------------------------------------------------------------------------------------------------------
+
+.PHONY: all
+all: help check ## what plain `make` does: this list, then check
+
+.PHONY: help
+help: ## list the targets
+	@printf 'Targets (make TARGET):\n\n'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@printf '\n'
+
+.PHONY: demo
+demo: ## the whole product in one process, on real data (ARGS=... are passed on)
+	@go run ./cmd/prism demo $(ARGS)
+
+.PHONY: run
+run: ## start a server on 127.0.0.1:8980 (gRPC) and :8981 (HTTP) (ARGS=... are passed on)
+	@go run ./cmd/prism serve $(ARGS)
+
+.PHONY: build
+build: ## build bin/prism
+	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/prism ./cmd/prism
+
+.PHONY: test
+test: race-or-say-so ## every test once, with the race detector; leaves coverage profiles for `make cover`
+	@mkdir -p coverage && rm -f coverage/own.out coverage/rest.out
+	@echo 'go test $(RACE) ./...   in two parts: the slots by themselves, then all that stands on them'
+	@status=0; \
+	go test $(RACE) -timeout 10m -coverprofile=coverage/own.out ./patterns/... || status=1; \
+	go test $(RACE) -timeout 10m -coverprofile=coverage/rest.out -coverpkg=$(REACHED) $(OTHERS) || status=1; \
+	exit $$status
+
+.PHONY: race
+race: ## hunt races: three shuffled rounds of all that runs concurrently
+	go test -race -count=3 -shuffle=on -timeout 20m ./patterns/... ./internal/... ./client/... ./tests/...
+
+.PHONY: acceptance
+acceptance: race-or-say-so ## the acceptance scenarios alone, told step by step
+	go test $(RACE) -count=1 -v -timeout 10m ./tests/acceptance/...
+
+.PHONY: race-or-say-so
+race-or-say-so:
+	@test -n '$(RACE)' || echo 'NO RACE DETECTOR: it needs a C compiler ('"$$(go env CC)"'); the tests run without it' >&2
+
+.PHONY: cover
+cover: test cover-floors ## test, then print coverage and fail below the floors
+
+.PHONY: cover-floors
+cover-floors: ## judge the coverage profiles that the last `make test` left
+	@go run ./internal/tools/coverfloor $(foreach p,$(UNCOUNTED),-exclude $(p)) \
+		-own coverage/own.out -rest coverage/rest.out $(FLOORS)
+
+.PHONY: bench
+bench: ## run benchmarks COUNT times and print medians (BENCH=regexp COUNT=6 BENCHTIME=0.3s)
+	@mkdir -p dist
+	@packages=$$(grep -rlE '^func Benchmark' --include='*_test.go' . | xargs -r -n1 dirname | sort -u); \
+	test -n "$$packages" || { echo 'no benchmarks'; exit 0; }; \
+	echo "running, about $(COUNT) x $(BENCHTIME) for each benchmark:" $$packages; \
+	go test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) -count $(COUNT) -timeout 60m $$packages \
+		>dist/bench.txt || { cat dist/bench.txt; exit 1; }; \
+	$(TOOL) benchstat dist/bench.txt
+
+.PHONY: fuzz
+fuzz: ## fuzz every Fuzz function for FUZZTIME (30s) each
+	@grep -rnoE '^func Fuzz[A-Za-z0-9_]+' --include='*_test.go' . | sed -E 's|^(.*)/[^/]*:func (Fuzz.*)$$|\1 \2|' | \
+	while read -r package target; do \
+		echo "$$package $$target"; \
+		go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package </dev/null || exit 1; \
+	done
+
+.PHONY: lint lint-go lint-proto lint-mod
+lint: lint-go lint-proto lint-mod ## golangci-lint, go vet, buf lint and format, go mod tidy
+lint-go:
+	$(LINT) run ./...
+	go vet ./...
+lint-proto:
+	$(BUF) lint
+	$(BUF) format --diff --exit-code
+lint-mod:
+	go mod tidy -diff
+
+.PHONY: fmt
+fmt: ## format Go and proto files
+	$(LINT) fmt ./...
+	$(BUF) format --write
+
+.PHONY: generate
+generate: ## write gen/ and the OpenAPI document from proto/; what is stale goes away
+	$(BUF) generate
+
+.PHONY: check-generated
+check-generated: ## fail if generated files differ from what `make generate` would write
+	@tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && $(BUF) generate --output "$$tmp" && \
+	diff -r "$$tmp/gen" gen && diff -r "$$tmp/$(OPENAPI)" $(OPENAPI) && echo 'generated files are up to date' || \
+	{ echo 'generated files differ from proto/: run make generate' >&2; exit 1; }
+
+.PHONY: vuln
+vuln: ## look up known vulnerabilities in what we call (needs the network)
+	$(TOOL) govulncheck ./...
+
+.PHONY: check
+check: lint check-generated cover ## all that must be green before a commit; runs each test once
+
+.PHONY: stations
+stations: ## fetch the source data again and rewrite examples/stations.jsonl (needs node and npm)
+	@tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && for v in 1.0.6 3.1.0; do \
+		(cd "$$tmp" && npm pack --silent "airport-data-js@$$v" >/dev/null && mkdir "$$v" && \
+			tar -xzf "airport-data-js-$$v.tgz" -C "$$v") || exit 1; \
+	done && node examples/stations.js "$$tmp/1.0.6/package" "$$tmp/3.1.0/package" >"$$tmp/stations.jsonl" && \
+	mv "$$tmp/stations.jsonl" examples/stations.jsonl
+
+.PHONY: clean
+clean: ## remove what building and testing left behind
+	rm -rf bin dist coverage

@@ -1,0 +1,159 @@
+// Package prism_test holds the tests about the project as a whole.
+package prism_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/prism-data-layer/prism/"
+
+// floors orders the packages: each may import what stands on a lower floor, and its own subfolders' floors as listed. The
+// longest prefix decides. A package without a floor fails the test.
+var floors = map[string]struct {
+	floor int
+	// only, if set, lists all that may be imported besides the standard library.
+	only []string
+	// tests says that only tests may import the package.
+	tests bool
+}{
+	"gen":                                 {floor: 0},
+	"patterns/multicast_registry/filter":  {floor: 0, only: []string{}},
+	"patterns/multicast_registry":         {floor: 1, only: []string{module + "patterns/multicast_registry/filter"}},
+	"patterns/multicast_registry/index":   {floor: 2},
+	"patterns/multicast_registry/replica": {floor: 3},
+	// The conformance suites are for tests alone.
+	"patterns/multicast_registry/slottest": {floor: 2, tests: true},
+	"patterns":                             {floor: 3},
+	"internal/proxy":                       {floor: 4},
+	"internal/app":                         {floor: 5},
+	"internal/demo":                        {floor: 6},
+	"internal/testenv":                     {floor: 6, tests: true},
+	"internal/tools":                       {floor: 0, only: []string{}},
+	// Applications import the client: it knows the coordinator's types and the wire, and nothing of servers.
+	"client":   {floor: 2},
+	"examples": {floor: 0, only: []string{}},
+	"cmd":      {floor: 7},
+	"tests":    {floor: 8},
+}
+
+// foreign names what stops at a floor although it is not ours: generated types and gRPC stay with the proxy and the client,
+// drivers with their backends.
+var foreign = []struct {
+	prefix  string
+	allowed []string
+}{
+	{module + "gen/", []string{"gen", "internal/proxy", "client"}},
+	{"google.golang.org/grpc", []string{"gen", "internal/proxy", "client"}},
+	{"google.golang.org/protobuf", []string{"gen", "internal/proxy", "client"}},
+	{"github.com/spf13/", []string{"cmd"}},
+	{"github.com/goccy/go-yaml", []string{"internal/app", "cmd"}},
+}
+
+// listed is what `go list -json` tells about one package.
+type listed struct {
+	ImportPath string
+	Imports    []string
+}
+
+// TestFloors checks that imports point down only, as the table of floors says.
+func TestFloors(t *testing.T) {
+	t.Parallel()
+	for _, p := range packages(t) {
+		own := strings.TrimPrefix(p.ImportPath, module)
+		from := floorOf(own)
+		if from == "" {
+			t.Errorf("%s stands on no floor: give it one in deps_test.go", own)
+			continue
+		}
+		for _, imported := range p.Imports {
+			checkImport(t, own, from, imported)
+		}
+	}
+}
+
+func checkImport(t *testing.T, own, from, imported string) {
+	t.Helper()
+	ours, isOurs := strings.CutPrefix(imported, module)
+	if allowed := floors[from].only; allowed != nil && strings.Contains(imported, ".") {
+		for _, a := range allowed {
+			if imported == a {
+				return
+			}
+		}
+		t.Errorf("%s imports %s: %s may import the standard library and %v only", own, imported, from, allowed)
+		return
+	}
+	for _, f := range foreign {
+		if strings.HasPrefix(imported, f.prefix) && !under(from, f.allowed) {
+			t.Errorf("%s imports %s, which stops at %v", own, imported, f.allowed)
+		}
+	}
+	if !isOurs {
+		return
+	}
+	to := floorOf(ours)
+	switch {
+	case to == "":
+		t.Errorf("%s imports %s, which stands on no floor", own, ours)
+	case floors[to].tests:
+		t.Errorf("%s imports %s, which is for tests only", own, ours)
+	case to != from && floors[to].floor >= floors[from].floor:
+		t.Errorf("%s (floor %d) imports %s (floor %d): imports point down", own, floors[from].floor, ours, floors[to].floor)
+	case from == "patterns" && to == "patterns" && own != ours:
+		t.Errorf("%s imports %s: a backend knows no other backend", own, ours)
+	}
+}
+
+func under(from string, allowed []string) bool {
+	for _, a := range allowed {
+		if from == a || strings.HasPrefix(from, a+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+// floorOf returns the longest listed prefix of a package's path.
+func floorOf(own string) string {
+	for path := own; path != ""; {
+		if _, ok := floors[path]; ok {
+			return path
+		}
+		cut := strings.LastIndexByte(path, '/')
+		if cut < 0 {
+			return ""
+		}
+		path = path[:cut]
+	}
+	return ""
+}
+
+func packages(t *testing.T) []listed {
+	t.Helper()
+	list := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Imports", "./...")
+	out, err := list.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	var all []listed
+	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p listed
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if p.ImportPath+"/" != module {
+			all = append(all, p)
+		}
+	}
+	if len(all) < 3 {
+		t.Fatalf("go list found %d packages only", len(all))
+	}
+	return all
+}
