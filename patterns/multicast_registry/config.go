@@ -69,7 +69,8 @@ func (c Config) WithDefaults() Config {
 func (c Config) Validate() error {
 	c = c.WithDefaults()
 	if !validNamespace(c.Namespace) {
-		return invalid("name", "%q is not a namespace: 1 to 63 lower-case letters, digits, '-' and '_', starting with a letter or digit", c.Namespace)
+		return invalid("name", "%q is not a namespace: 1 to 63 lower-case letters, digits, '-' and '_', "+
+			"starting with a letter or digit", c.Namespace)
 	}
 	if c.TTLDefault != NoExpiry && c.TTLDefault < time.Millisecond {
 		return invalid("ttl_default", "must be at least 1ms, or \"never\"")

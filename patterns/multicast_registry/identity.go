@@ -109,11 +109,11 @@ func (f *fault) under(part string) *fault {
 
 func (f *fault) asInvalid() error {
 	escape := strings.NewReplacer("~", "~0", "/", "~1")
-	field := "metadata"
+	field := []string{"metadata"}
 	for _, part := range slices.Backward(f.path) {
-		field += "/" + escape.Replace(part)
+		field = append(field, escape.Replace(part))
 	}
-	return invalid(field, "%s", f.problem)
+	return invalid(strings.Join(field, "/"), "%s", f.problem)
 }
 
 func copyValue(value any, depth int) (any, *fault) {

@@ -94,7 +94,8 @@ type Message struct {
 	// AckTo is the address that acks go to: an Inbox's when publishing; opaque to recipients, who hand it back in an Ack.
 	// Empty: no ack is wanted.
 	AckTo string
-	// Redelivered is set by a slot on a message that was stored before it was delivered, or is delivered again.
+	// Redelivered is set by a slot on a message that it has yielded before, and by a Subscriber on every stored message:
+	// the recipient may know it already.
 	Redelivered bool
 }
 

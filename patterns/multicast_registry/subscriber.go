@@ -1,6 +1,7 @@
 package multicastregistry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -140,14 +141,16 @@ func (s *Subscriber) Next(ctx context.Context) (Event, error) {
 		case <-ctx.Done():
 			return Event{}, ctx.Err()
 		case <-s.life.Done():
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			if s.broken != nil {
-				return Event{}, s.broken
-			}
-			return Event{}, io.EOF
+			return Event{}, s.end()
 		}
 	}
+}
+
+// end returns why the subscriber ended.
+func (s *Subscriber) end() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return cmp.Or(s.broken, io.EOF)
 }
 
 // pump carries what one slot's subscription yields into events, and remembers where the acks go.
@@ -177,6 +180,7 @@ func (s *Subscriber) remember(messages []Message, stored bool) {
 	defer s.mu.Unlock()
 	for i := range messages {
 		m := &messages[i]
+		m.Redelivered = m.Redelivered || stored // it may have come live before it was stored
 		if m.AckTo == "" {
 			continue
 		}

@@ -1,0 +1,125 @@
+package memory
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
+)
+
+// queue holds what is stored for one topic. The Durability's lock guards it.
+type queue struct {
+	topic     string
+	stored    []storedMessage // by sequence; acked ones stay until they reach the front
+	ids       map[string]struct{}
+	bytes     int
+	next      int         // place in stored of the first message that the holder has not got yet
+	sequence  uint64      // of the latest message
+	dropped   uint64      // by age, and not reported yet
+	consumers []*consumer // the first holds the queue, the others stand by
+	due       bool        // the holder has it among what is due
+}
+
+type storedMessage struct {
+	message  multicastregistry.Message
+	sequence uint64
+	at       time.Time
+	yielded  bool // to some holder
+	acked    bool
+}
+
+func (q *queue) append(m multicastregistry.Message, now time.Time) {
+	q.sequence++
+	q.stored = append(q.stored, storedMessage{message: m, sequence: q.sequence, at: now})
+	q.ids[m.ID] = struct{}{}
+	q.bytes += len(m.Payload)
+	q.tell()
+}
+
+// tell lets the holder know that there is something to take.
+func (q *queue) tell() {
+	if len(q.consumers) > 0 && (q.next < len(q.stored) || q.dropped > 0) {
+		holder := q.consumers[0]
+		if !q.due {
+			q.due = true
+			holder.due = append(holder.due, q)
+		}
+		wake(holder.ready)
+	}
+}
+
+// take appends what the holder has not got yet, up to a limit.
+func (q *queue) take(to []multicastregistry.Message, limit int) []multicastregistry.Message {
+	for ; q.next < len(q.stored) && len(to) < limit; q.next++ {
+		s := &q.stored[q.next]
+		if s.acked {
+			continue
+		}
+		m := s.message
+		m.AckTo = ackAddress(q.topic, s.sequence)
+		m.Redelivered = s.yielded
+		s.yielded = true
+		to = append(to, m)
+	}
+	return to
+}
+
+// ack removes one message.
+func (q *queue) ack(sequence uint64) {
+	i, found := slices.BinarySearchFunc(q.stored, sequence, func(s storedMessage, n uint64) int { return cmp.Compare(s.sequence, n) })
+	if found && !q.stored[i].acked {
+		q.remove(i)
+		q.trim()
+	}
+}
+
+func (q *queue) remove(i int) {
+	s := &q.stored[i]
+	s.acked = true
+	delete(q.ids, s.message.ID)
+	q.bytes -= len(s.message.Payload)
+	s.message.Payload = nil
+}
+
+// trim cuts acked messages off the front.
+func (q *queue) trim() {
+	n := 0
+	for n < len(q.stored) && q.stored[n].acked {
+		n++
+	}
+	q.stored = q.stored[n:]
+	q.next = max(q.next-n, 0)
+	if len(q.stored) == 0 {
+		q.stored = nil
+	}
+}
+
+// dropOlder removes what was stored before an instant, and counts it.
+func (q *queue) dropOlder(than time.Time) {
+	for i := range q.stored {
+		if !q.stored[i].at.Before(than) {
+			break
+		}
+		if !q.stored[i].acked {
+			q.remove(i)
+			q.dropped++
+		}
+	}
+	q.trim()
+}
+
+func (q *queue) clear() {
+	clear(q.ids)
+	q.stored, q.bytes, q.next, q.dropped = nil, 0, 0, 0
+}
+
+// leave takes a consumer off. When it held the queue, the next one gets everything that is not acked.
+func (q *queue) leave(c *consumer) {
+	held := len(q.consumers) > 0 && q.consumers[0] == c
+	q.consumers = slices.DeleteFunc(q.consumers, func(other *consumer) bool { return other == c })
+	if held {
+		q.next = 0
+		q.tell()
+	}
+}
