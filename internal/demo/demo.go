@@ -165,8 +165,11 @@ func enumerate(ctx context.Context, c *client.Client, q question, match map[stri
 	for _, identity := range page.Identities[:min(3, len(page.Identities))] {
 		names = append(names, fmt.Sprintf("%s (%v)", identity.ID, identity.Metadata["name"]))
 	}
-	p.detail("found   %s …", strings.Join(names, ", "))
-	step.end("%s of the stations match", thousands(int(page.Total)))
+	if len(names) < page.Total {
+		names = append(names, "…")
+	}
+	p.detail("found   %s", strings.Join(names, ", "))
+	step.end("%s of the stations match", thousands(page.Total))
 	return nil
 }
 
@@ -192,7 +195,8 @@ func multicast(ctx context.Context, c *client.Client, match map[string]any, audi
 	p.detail("delivered  %4d   every one acknowledged by its subscriber; the subscribers count %d", result.Delivered, outcome.Received)
 	p.detail("failed     %4d", result.Failed)
 	if result.Pending+result.TimedOut > 0 {
-		p.detail("pending    %4d\n    timeout    %4d", result.Pending, result.TimedOut)
+		p.detail("pending    %4d", result.Pending)
+		p.detail("timeout    %4d", result.TimedOut)
 	}
 	if n := len(latencies); n > 0 {
 		p.detail("acks       median %s, slowest %s", round(latencies[n/2]), round(latencies[n-1]))
