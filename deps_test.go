@@ -7,6 +7,7 @@ import (
 	"go/token"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -75,10 +76,8 @@ func checkImport(t *testing.T, own, from, imported string) {
 	t.Helper()
 	ours, isOurs := strings.CutPrefix(imported, module)
 	if allowed := floors[from].only; allowed != nil && strings.Contains(imported, ".") {
-		for _, a := range allowed {
-			if imported == a {
-				return
-			}
+		if slices.Contains(allowed, imported) {
+			return
 		}
 		t.Errorf("%s imports %s: %s may import the standard library and %v only", own, imported, from, allowed)
 		return

@@ -64,14 +64,14 @@ func runDemo(ctx context.Context, cfg app.Config, printer *demo.Printer, cleanUp
 		return err
 	}
 	namespace := cfg.Namespaces[0]
-	printer.Say("A server with the namespace %q on %s, in this process: gRPC on %s, HTTP on %s.",
+	printer.Sayf("A server with the namespace %q on %s, in this process: gRPC on %s, HTTP on %s.",
 		namespace.Namespace, backends(namespace), at.GRPC, at.HTTP)
 	outcome, err := demonstrate(ctx, at, namespace.Namespace, printer, cleanUp)
 	stop()
 	if err := errors.Join(err, <-ended); err != nil {
 		return err
 	}
-	printer.Say("\n%d targets, %d delivered and acknowledged. All of it took %s.",
+	printer.Sayf("\n%d targets, %d delivered and acknowledged. All of it took %s.",
 		outcome.Targets, outcome.Received, time.Since(start).Round(10*time.Millisecond))
 	if !outcome.Complete() {
 		return exit{exitSomeNot}

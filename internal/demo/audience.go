@@ -25,7 +25,8 @@ func attach(ctx context.Context, c *client.Client, registrations []client.Regist
 	if len(registrations) == 0 {
 		return nil, errNoStations
 	}
-	step := p.begin("subscribe", fmt.Sprintf("for all of them, on %d streams that also keep the leases alive", streams), len(registrations))
+	words := fmt.Sprintf("for all of them, on %d streams that also keep the leases alive", streams)
+	step := p.begin("subscribe", words, len(registrations))
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	a := &audience{stop: stop, counts: make(map[string]int)}
 	for share := range slices.Chunk(registrations, (len(registrations)+streams-1)/streams) {
@@ -46,7 +47,7 @@ func attach(ctx context.Context, c *client.Client, registrations []client.Regist
 		}
 		step.advance(len(ids))
 	}
-	step.end("%s subscribers attached", thousands(len(registrations)))
+	step.endf("%s subscribers attached", thousands(len(registrations)))
 	return a, nil
 }
 

@@ -119,7 +119,8 @@ func decode(lines []byte) ([]client.Registration, error) {
 }
 
 func register(ctx context.Context, c *client.Client, registrations []client.Registration, p *Printer) error {
-	step := p.begin("register", fmt.Sprintf("%s weather stations, one gRPC call each", thousands(len(registrations))), len(registrations))
+	words := thousands(len(registrations)) + " weather stations, one gRPC call each"
+	step := p.begin("register", words, len(registrations))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(registrationsAtOnce)
 	for _, r := range registrations {
@@ -132,7 +133,7 @@ func register(ctx context.Context, c *client.Client, registrations []client.Regi
 	if err := group.Wait(); err != nil {
 		return fmt.Errorf("register: %w", err)
 	}
-	step.end("%s registered, %s a second", thousands(len(registrations)), thousands(step.perSecond(len(registrations))))
+	step.endf("%s registered, %s a second", thousands(len(registrations)), thousands(step.perSecond(len(registrations))))
 	return nil
 }
 
@@ -148,15 +149,15 @@ func unregister(ctx context.Context, c *client.Client, registrations []client.Re
 		})
 	}
 	if err := group.Wait(); err != nil {
-		step.end("some remain until their TTL ends: %v", err)
+		step.endf("some remain until their TTL ends: %v", err)
 		return
 	}
-	step.end("%s unregistered", thousands(len(registrations)))
+	step.endf("%s unregistered", thousands(len(registrations)))
 }
 
 func enumerate(ctx context.Context, c *client.Client, q question, match map[string]any, p *Printer) error {
 	step := p.begin("enumerate", q.words, 0)
-	p.detail("filter  %s", q.filter)
+	p.detailf("filter  %s", q.filter)
 	page, err := c.Enumerate(ctx, client.Query{Filter: match, PageSize: 1000})
 	if err != nil {
 		return fmt.Errorf("enumerate: %w", err)
@@ -168,8 +169,8 @@ func enumerate(ctx context.Context, c *client.Client, q question, match map[stri
 	if len(names) < page.Total {
 		names = append(names, "…")
 	}
-	p.detail("found   %s", strings.Join(names, ", "))
-	step.end("%s of the stations match", thousands(page.Total))
+	p.detailf("found   %s", strings.Join(names, ", "))
+	step.endf("%s of the stations match", thousands(page.Total))
 	return nil
 }
 
@@ -188,24 +189,24 @@ func multicast(ctx context.Context, c *client.Client, match map[string]any, audi
 			latencies = append(latencies, t.Latency)
 			continue
 		}
-		p.detail("%s  %s: %v", t.Status, t.Identity, t.Err)
+		p.detailf("%s  %s: %v", t.Status, t.Identity, t.Err)
 	}
 	slices.Sort(latencies)
-	p.detail("target     %4d", result.TargetCount)
-	p.detail("delivered  %4d   every one acknowledged by its subscriber; the subscribers count %d", result.Delivered, outcome.Received)
-	p.detail("failed     %4d", result.Failed)
+	p.detailf("target     %4d", result.TargetCount)
+	p.detailf("delivered  %4d   acknowledged; the subscribers themselves count %d", result.Delivered, outcome.Received)
+	p.detailf("failed     %4d", result.Failed)
 	if result.Pending+result.TimedOut > 0 {
-		p.detail("pending    %4d", result.Pending)
-		p.detail("timeout    %4d", result.TimedOut)
+		p.detailf("pending    %4d", result.Pending)
+		p.detailf("timeout    %4d", result.TimedOut)
 	}
 	if n := len(latencies); n > 0 {
-		p.detail("acks       median %s, slowest %s", round(latencies[n/2]), round(latencies[n-1]))
+		p.detailf("acks       median %s, slowest %s", round(latencies[n/2]), round(latencies[n-1]))
 	}
 	if !outcome.Complete() {
-		step.end("not everybody got it")
+		step.endf("not everybody got it")
 		return outcome, nil
 	}
-	step.end("every one of them got it")
+	step.endf("every one of them got it")
 	return outcome, nil
 }
 

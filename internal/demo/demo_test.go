@@ -30,7 +30,7 @@ func serve(t *testing.T) *client.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = c.Close() }) //nolint:errcheck // the test is over
+	t.Cleanup(func() { _ = c.Close() })
 	return c
 }
 
@@ -81,7 +81,7 @@ func TestRunFails(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer away.Close() //nolint:errcheck // the test is over
+	defer away.Close()
 	if _, err := demo.Run(t.Context(), away, examples.Stations, demo.NewPrinter(&bytes.Buffer{}, false), true); !errors.Is(err, client.ErrUnavailable) {
 		t.Errorf("without a server: %v", err)
 	}

@@ -35,10 +35,10 @@ func (p *Printer) colour(code, text string) string {
 	return code + text + reset
 }
 
-// Say prints a line outside the steps.
-func (p *Printer) Say(format string, args ...any) { fmt.Fprintf(p.out, format+"\n", args...) }
+// Sayf prints a line outside the steps.
+func (p *Printer) Sayf(format string, args ...any) { fmt.Fprintf(p.out, format+"\n", args...) }
 
-func (p *Printer) detail(format string, args ...any) {
+func (p *Printer) detailf(format string, args ...any) {
 	fmt.Fprintln(p.out, p.colour(dim, "    "+fmt.Sprintf(format, args...)))
 }
 
@@ -68,8 +68,8 @@ func (s *step) advance(n int) {
 	}
 }
 
-// end closes a step with its result and the time it took.
-func (s *step) end(format string, args ...any) {
+// endf closes a step with its result and the time it took.
+func (s *step) endf(format string, args ...any) {
 	s.stopClock()
 	if s.bar != nil {
 		_ = s.bar.Finish() // see advance

@@ -48,6 +48,7 @@ type leases []*entry
 
 func (l leases) Len() int           { return len(l) }
 func (l leases) Less(i, j int) bool { return l[i].identity.ExpiresAt.Before(l[j].identity.ExpiresAt) }
+
 func (l leases) Swap(i, j int) {
 	l[i], l[j] = l[j], l[i]
 	l[i].place, l[j].place = i, j

@@ -80,7 +80,8 @@ func (m *Messaging) deliver(message *multicastregistry.Message) error {
 	case accepted > 0:
 		return nil
 	case len(subscriptions) > 0:
-		return fmt.Errorf("memory: publish to %q: %w: its subscriber reads too slowly", message.Identity, multicastregistry.ErrQueueFull)
+		return fmt.Errorf("memory: publish to %q: %w: its subscriber reads too slowly",
+			message.Identity, multicastregistry.ErrQueueFull)
 	case message.AckTo != "":
 		return fmt.Errorf("memory: publish to %q: %w", message.Identity, multicastregistry.ErrNoSubscriber)
 	}

@@ -67,7 +67,8 @@ func (q *queue) take(to []multicastregistry.Message, limit int) []multicastregis
 
 // ack removes one message.
 func (q *queue) ack(sequence uint64) {
-	i, found := slices.BinarySearchFunc(q.stored, sequence, func(s storedMessage, n uint64) int { return cmp.Compare(s.sequence, n) })
+	bySequence := func(s storedMessage, n uint64) int { return cmp.Compare(s.sequence, n) }
+	i, found := slices.BinarySearchFunc(q.stored, sequence, bySequence)
 	if found && !q.stored[i].acked {
 		q.remove(i)
 		q.trim()

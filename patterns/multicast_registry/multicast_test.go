@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -90,7 +91,7 @@ func checkResult(t *testing.T, r *mr.Result, want []string) {
 func TestMulticastFanOut(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{0, 1, 10, 100, 255, 256, 257, 1000, 3000} {
-		t.Run(fmt.Sprint(n), func(t *testing.T) {
+		t.Run(strconv.Itoa(n), func(t *testing.T) {
 			t.Parallel()
 			c := open(t, mr.Config{}, memorySlots())
 			register(t, c, n, nil)

@@ -135,7 +135,7 @@ func TestKeepAlive(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer s.Close() //nolint:errcheck // closed below already
+		defer s.Close()
 		if err := s.Attach(t.Context(), true, append(ids(20), "z-forever")...); err != nil {
 			t.Fatal(err)
 		}
@@ -182,7 +182,7 @@ func TestKeepAliveLost(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer s.Close() //nolint:errcheck // nothing to lose
+		defer s.Close()
 		if err := s.Attach(t.Context(), true, "id-00000", "id-00001", "unregistered"); err != nil {
 			t.Fatal(err)
 		}
@@ -241,7 +241,7 @@ func TestSlowSubscriberCostsItself(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer slow.Close() //nolint:errcheck // nothing to lose
+	defer slow.Close()
 	if err := slow.Attach(t.Context(), false, "id-00001"); err != nil {
 		t.Fatal(err)
 	}

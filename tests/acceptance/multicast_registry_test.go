@@ -99,7 +99,7 @@ func TestMulticastOutcomes(t *testing.T) {
 		p.attach(t, name(0))
 		silent, err := p.Subscribe(t.Context())
 		must(t, err)
-		defer silent.Close() //nolint:errcheck // nothing to lose
+		defer silent.Close()
 		must(t, silent.Attach(t.Context(), false, name(1)))
 		result := p.multicast(t, client.MulticastRequest{Timeout: 300 * time.Millisecond})
 		if result.TargetCount != 3 || result.Delivered != 1 || result.TimedOut != 1 || result.Failed != 1 ||
@@ -285,7 +285,7 @@ func TestHostileIdentities(t *testing.T) {
 
 // TestMulticastRegistry_EndToEnd is the specification's own scenario, first without subscribers, where acceptance is all
 // that at-most-once can tell, then with them.
-func TestMulticastRegistry_EndToEnd(t *testing.T) { //nolint:revive // the specification names the test
+func TestMulticastRegistry_EndToEnd(t *testing.T) {
 	onEach(t, func(t *testing.T, p *proxy) {
 		for i := range 10 {
 			_, err := p.Register(t.Context(), client.Registration{

@@ -1,0 +1,31 @@
+// Package client is how Go programs use a Prism server: they register identities, find them by their metadata, and
+// multicast to those that match, and they receive what is sent to their own.
+//
+//	c, err := client.Dial("127.0.0.1:8980")
+//	...
+//	defer c.Close()
+//	result, err := c.Multicast(ctx, client.MulticastRequest{
+//		Filter:  map[string]any{"room": "engineering", "battery": map[string]any{"$lt": 0.2}},
+//		Payload: []byte("please charge"),
+//	})
+//	fmt.Println(result.Delivered, "of", result.TargetCount)
+//
+// A program that is to be reached calls [Client.Join] with a handler and leaves the rest to it: Join registers, keeps the
+// lease, hands every message over, acknowledges it, and comes back by itself after an outage.
+//
+// # Errors
+//
+// What the server refuses or cannot do comes back as the sentinels of this package, to be asked for with [errors.Is]:
+// [ErrInvalid], [ErrNotFound], [ErrAlreadyExists], [ErrQuota], [ErrUnsupported] and [ErrUnavailable]; an ErrInvalid is an
+// [InvalidError] that names the field, to be had with [errors.As]. A context that ended is [context.Canceled] or
+// [context.DeadlineExceeded]. The gRPC status is kept as well: google.golang.org/grpc/status reads it from any of them.
+// Calls do not wait for a server that is away: they return ErrUnavailable at once, while the connection is restored in
+// the background, within about a second of the server's return.
+//
+// # Numbers
+//
+// Metadata and filters may hold every kind of Go integer and float, and json.Number. They travel as IEEE 754 doubles, as
+// in JSON: an integer that a double cannot hold exactly is refused with an InvalidError that points to it, never rounded;
+// send such a number as a string. What comes back has one Go type for one value: int64 if the number is an integer,
+// uint64 above the int64s, and float64 otherwise. So 5, 5.0 and uint8(5) all come back as int64(5).
+package client

@@ -1,0 +1,256 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"reflect"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	patternpb "github.com/prism-data-layer/prism/gen/prism/pattern"
+	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
+)
+
+func TestMetadataRoundTrip(t *testing.T) {
+	for _, row := range []struct{ give, want any }{
+		{nil, nil},
+		{true, true},
+		{"", ""},
+		{"ü\x00\n", "ü\x00\n"},
+		{0, int64(0)},
+		{-7, int64(-7)},
+		{uint8(7), int64(7)},
+		{7.0, int64(7)},
+		{json.Number("7.0"), int64(7)},
+		{0.1, 0.1},
+		{float32(0.5), 0.5},
+		{-1e300, -1e300},
+		{5e-324, 5e-324},
+		{1 << 53, int64(1 << 53)},
+		{int64(math.MinInt64), int64(math.MinInt64)},
+		{int64(1 << 62), int64(1 << 62)},
+		{uint64(1 << 63), uint64(1 << 63)},
+		{json.Number("1e3"), int64(1000)},
+		{[]any{}, []any{}},
+		{[]string{"a"}, []any{"a"}},
+		{[]any{1, []any{nil}}, []any{int64(1), []any{nil}}},
+		{map[string]any{}, map[string]any{}},
+		{map[string]any{"a.b": map[string]any{"": 1}}, map[string]any{"a.b": map[string]any{"": int64(1)}}},
+	} {
+		wire, err := toStruct("metadata", map[string]any{"x": row.give})
+		if err != nil {
+			t.Errorf("%#v: %v", row.give, err)
+			continue
+		}
+		got := fromStruct(wire)
+		if !reflect.DeepEqual(got, map[string]any{"x": row.want}) {
+			t.Errorf("%#v came back as %#v, want %#v", row.give, got["x"], row.want)
+		}
+		again, err := multicastregistry.CopyMetadata(got)
+		if err != nil || !reflect.DeepEqual(again, got) {
+			t.Errorf("%#v is not canonical: a copy is %#v, %v", got, again, err)
+		}
+	}
+	if s, err := toStruct("filter", nil); s != nil || err != nil || fromStruct(nil) != nil {
+		t.Error("nil does not stay nil")
+	}
+}
+
+func TestInexactIntegersAreRefused(t *testing.T) {
+	for _, n := range []any{
+		1<<53 + 1, -(1<<53 + 1), int64(math.MaxInt64), uint64(math.MaxUint64), uint64(1<<63 + 1), json.Number("9007199254740993"),
+	} {
+		_, err := toStruct("metadata", map[string]any{"a/b": []any{0, map[string]any{"~": n}}})
+		var invalid *InvalidError
+		if !errors.As(err, &invalid) || invalid.Field != "metadata/a~1b/1/~0" {
+			t.Errorf("%v: got %v, want an InvalidError that points to it", n, err)
+		}
+	}
+}
+
+func TestErrorsFromCodes(t *testing.T) {
+	c := &Client{server: "host:1"}
+	detailed, err := status.New(codes.InvalidArgument, "ttl: is too long").WithDetails(&errdetails.BadRequest{
+		FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: "ttl", Description: "is too long"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bare, err := status.New(codes.InvalidArgument, "is too long").WithDetails(&errdetails.ErrorInfo{}, &errdetails.BadRequest{
+		FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: "ttl"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		give    error
+		want    error
+		text    string
+		endless bool
+	}{
+		{detailed.Err(), ErrInvalid, "ttl: is too long", true},
+		{bare.Err(), ErrInvalid, "ttl: is too long", true},
+		{status.Error(codes.InvalidArgument, "bad"), ErrInvalid, "bad", true},
+		{status.Error(codes.OutOfRange, "bad"), ErrInvalid, "bad", true},
+		{status.Error(codes.NotFound, "gone"), ErrNotFound, "gone", true},
+		{status.Error(codes.AlreadyExists, "there"), ErrAlreadyExists, "there", false},
+		{status.Error(codes.ResourceExhausted, "full"), ErrQuota, "full", false},
+		{status.Error(codes.FailedPrecondition, "no"), ErrUnsupported, "no", true},
+		{status.Error(codes.Unimplemented, "no"), ErrUnsupported, "no", true},
+		{status.Error(codes.Unavailable, "away"), ErrUnavailable, "server host:1: away", false},
+		{status.Error(codes.Unavailable, `connection error: desc = "transport: Error while dialing: dial tcp 1.2.3.4:5: refused"`), ErrUnavailable, "server host:1: dial tcp 1.2.3.4:5: refused", false},
+		{io.EOF, ErrUnavailable, "server host:1: the server ended the stream", false},
+		{status.Error(codes.DeadlineExceeded, "late"), context.DeadlineExceeded, "server host:1: late", false},
+		{status.Error(codes.Canceled, "stop"), context.Canceled, "stop", false},
+		{status.Error(codes.Canceled, "grpc: the client connection is closing"), ErrClosed, "the client is closed", true},
+		{status.Error(codes.PermissionDenied, "you"), nil, "you", true},
+		{status.Error(codes.Unauthenticated, "who"), nil, "who", true},
+		{status.Error(codes.Internal, ""), nil, "internal", false},
+		{errors.New("odd"), nil, "odd", false},
+	} {
+		got := c.failed(row.give)
+		if row.want != nil && !errors.Is(got, row.want) || got.Error() != row.text {
+			t.Errorf("%v became %v, want %q which is %v", row.give, got, row.text, row.want)
+		}
+		if endless(got) != row.endless {
+			t.Errorf("%v: endless is %v", got, !row.endless)
+		}
+		if from, ok := status.FromError(row.give); ok && status.Code(got) != from.Code() {
+			t.Errorf("%v lost its code: %v", row.give, status.Code(got))
+		}
+		for _, other := range []error{ErrInvalid, ErrNotFound, ErrAlreadyExists, ErrQuota, ErrUnsupported, ErrUnavailable, ErrClosed} {
+			if !errors.Is(other, row.want) && errors.Is(got, other) {
+				t.Errorf("%v is also %v", got, other)
+			}
+		}
+	}
+	if c.failed(nil) != nil {
+		t.Error("no error became one")
+	}
+}
+
+func TestTargetErrors(t *testing.T) {
+	for reason, want := range map[Reason]error{
+		NoSubscriber: ErrNoSubscriber, QueueFull: ErrQueueFull, PayloadTooLarge: ErrTooLarge, BackendError: nil, NoAck: nil,
+	} {
+		err := targetErr(reason, "why")
+		if err == nil || err.Error() != "why" || want != nil && !errors.Is(err, want) {
+			t.Errorf("reason %d: %v", reason, err)
+		}
+	}
+	if targetErr(0, "") != nil {
+		t.Error("a delivered target has an error")
+	}
+}
+
+// The enums of the wire are read as those of this package, so their numbers must agree.
+func TestWireNumbers(t *testing.T) {
+	for _, row := range []struct {
+		name       string
+		ours, wire int
+	}{
+		{"Delivered", int(Delivered), int(patternpb.DeliveryStatus_DELIVERED)},
+		{"Pending", int(Pending), int(patternpb.DeliveryStatus_PENDING)},
+		{"Failed", int(Failed), int(patternpb.DeliveryStatus_FAILED)},
+		{"Timeout", int(Timeout), int(patternpb.DeliveryStatus_TIMEOUT)},
+		{"Accepted", int(Accepted), int(patternpb.DeliveryStatus_ACCEPTED)},
+		{"Stored", int(Stored), int(patternpb.DeliveryStatus_STORED)},
+		{"Acked", int(Acked), int(patternpb.DeliveryStatus_ACKED)},
+		{"NoSubscriber", int(NoSubscriber), int(patternpb.DeliveryStatus_NO_SUBSCRIBER)},
+		{"QueueFull", int(QueueFull), int(patternpb.DeliveryStatus_QUEUE_FULL)},
+		{"PayloadTooLarge", int(PayloadTooLarge), int(patternpb.DeliveryStatus_PAYLOAD_TOO_LARGE)},
+		{"BackendError", int(BackendError), int(patternpb.DeliveryStatus_BACKEND_ERROR)},
+		{"NoAck", int(NoAck), int(patternpb.DeliveryStatus_NO_ACK)},
+		{"NotSent", int(NotSent), int(patternpb.DeliveryStatus_NOT_SENT)},
+		{"Complete", int(Complete), int(patternpb.MulticastResponse_COMPLETE)},
+		{"DeadlinePassed", int(DeadlinePassed), int(patternpb.MulticastResponse_DEADLINE)},
+		{"Cancelled", int(Cancelled), int(patternpb.MulticastResponse_CANCELLED)},
+	} {
+		if row.ours != row.wire {
+			t.Errorf("%s is %d here and %d on the wire", row.name, row.ours, row.wire)
+		}
+	}
+	for _, mode := range []DeliveryMode{"", AtMostOnce, AtLeastOnce} {
+		if wire, err := toDelivery(mode); err != nil || fromDelivery(wire) != mode {
+			t.Errorf("%q became %v, %v", mode, wire, err)
+		}
+	}
+}
+
+func TestRetryGrows(t *testing.T) {
+	var r retry
+	for i, most := range []time.Duration{50, 100, 200, 400, 800, 1600, 3200, 5000, 5000, 5000} {
+		most *= time.Millisecond
+		if got := r.next(); got < most/2 || got > most {
+			t.Errorf("failure %d: waits %s, want between %s and %s", i+1, got, most/2, most)
+		}
+	}
+}
+
+// slowSender is a sending half whose every Send waits for the test.
+type slowSender struct {
+	sent   chan *patternpb.SubscribeRequest
+	closed bool
+	broken error
+}
+
+func (s *slowSender) Send(r *patternpb.SubscribeRequest) error {
+	s.sent <- r
+	return s.broken
+}
+
+func (s *slowSender) CloseSend() error {
+	s.closed = true
+	return nil
+}
+
+// Acks that gather while something is being sent go out together, and keep their place among the other requests.
+func TestOutboxBatchesAcks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o, to := newOutbox(), &slowSender{sent: make(chan *patternpb.SubscribeRequest)}
+		ended := make(chan struct{})
+		go func() {
+			o.run(to, make(chan struct{}))
+			close(ended)
+		}()
+		name := func(i int) []MessageName { return []MessageName{{Identity: "a", ID: fmt.Sprint(i)}} }
+		o.ack(name(-1))
+		synctest.Wait() // it is being sent
+		for i := range acksAtOnce + 1 {
+			o.ack(name(i))
+		}
+		o.put(detach([]string{"a"}))
+		o.ack(name(-2))
+		o.ack(name(-3))
+		o.close()
+		var got []int
+		for range 5 {
+			r := <-to.sent
+			got = append(got, len(r.GetAcks().GetAcks()))
+		}
+		<-ended
+		if want := []int{1, acksAtOnce, 1, 0, 2}; !reflect.DeepEqual(got, want) || !to.closed {
+			t.Errorf("requests of %v acks, closed: %v; want %v", got, to.closed, want)
+		}
+	})
+}
+
+func TestOutboxEndsWithTheStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o, to := newOutbox(), &slowSender{sent: make(chan *patternpb.SubscribeRequest, 1), broken: io.EOF}
+		o.ack([]MessageName{{}})
+		o.run(to, make(chan struct{}))
+		ended := make(chan struct{})
+		close(ended)
+		newOutbox().run(to, ended)
+	})
+}

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/prism-data-layer/prism/internal/app"
+)
+
+func newConfigCmd(p *program) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "config",
+		Short: "Work with configuration files",
+		Args:  cobra.ArbitraryArgs,
+		RunE:  group,
+	}
+	cmd.AddCommand(newConfigValidateCmd(p))
+	return local(cmd, "output")
+}
+
+func newConfigValidateCmd(p *program) *cobra.Command {
+	var show bool
+	cmd := &cobra.Command{
+		Use:   "validate FILE...",
+		Short: "Check configuration files",
+		Long: `Check configuration files as "prism serve" would read them, and print every problem with its place as FILE:LINE:COLUMN. No
+backend is contacted. The exit code is 1 if there is any problem; - reads standard input. With --show, what is fine is
+printed with every default written out; without a FILE that is what runs without a configuration.`,
+		Example: `  prism config validate prism.yaml
+  prism config validate deployments/*.yaml
+  prism config validate --show > prism.yaml`,
+		RunE: func(cmd *cobra.Command, files []string) error {
+			switch {
+			case show && len(files) == 0:
+				fmt.Fprint(p.out, app.Default().YAML())
+				return nil
+			case len(files) == 0:
+				return usagef(cmd, "expected at least one FILE")
+			}
+			return p.validate(files, show)
+		},
+	}
+	cmd.Flags().BoolVar(&show, "show", false, "print the configuration with every default")
+	return local(cmd, "output")
+}
+
+func (p *program) validate(files []string, show bool) error {
+	var failed error
+	for _, file := range files {
+		cfg, err := p.load(file)
+		var bad *app.ConfigError
+		switch {
+		case errors.As(err, &bad):
+			for _, problem := range bad.Problems {
+				fmt.Fprintln(p.err, printable(problem.String(), true))
+			}
+			failed = exit{exitError}
+		case err != nil:
+			p.complain("%v", err)
+			failed = exit{exitError}
+		case show:
+			fmt.Fprintf(p.out, "# %s\n%s", cell(file), cfg.YAML())
+		default:
+			fmt.Fprintf(p.out, "%s: ok, %s\n", cell(file), counted(len(cfg.Namespaces), "namespace", "namespaces"))
+		}
+	}
+	return failed
+}
+
+func (p *program) load(file string) (app.Config, error) {
+	if file != "-" {
+		return app.Load(file)
+	}
+	src, err := io.ReadAll(p.in)
+	if err != nil {
+		return app.Config{}, err
+	}
+	return app.Parse("standard input", src)
+}
+
+// configFault introduces the list of problems in a file.
+func configFault(err error) error {
+	var bad *app.ConfigError
+	if errors.As(err, &bad) {
+		return fmt.Errorf("the configuration cannot be used:\n%w", err)
+	}
+	return err
+}

@@ -1,0 +1,196 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"github.com/prism-data-layer/prism/client"
+)
+
+const (
+	// shownByDefault is how many identities a table has unless more are asked for.
+	shownByDefault = 100
+	// pageSize is how many identities one call fetches.
+	pageSize = 1000
+)
+
+// enumerateFlags is what enumerate is told.
+type enumerateFlags struct {
+	filter     string
+	limit      int
+	all        bool
+	idsOnly    bool
+	noMetadata bool
+}
+
+const filterHelp = `A filter is a JSON object over the metadata. All of its conditions must hold:
+  {"room": "engineering"}                      equal
+  {"battery": {"$lt": 0.2}}  {"battery.lt": 0.2}   compare; the same in two spellings
+  {"$or": [{"floor": 3}, {"tags": {"$contains": "lift"}}]}
+Operators: eq ne lt lte gt gte in nin startswith endswith contains regex exists type semver, and $and $or $not.`
+
+func newEnumerateCmd(p *program) *cobra.Command {
+	var f enumerateFlags
+	cmd := &cobra.Command{
+		Use:     "enumerate",
+		Aliases: []string{"ls", "list"},
+		Short:   "List the identities that match a filter",
+		Long: `List the live identities that match a filter, ordered by name; without a filter, all of them. A table ends after 100
+unless --all or --limit asks for more; the other formats print everything.
+
+` + filterHelp,
+		Example: `  prism enumerate
+  prism enumerate --filter '{"room": "engineering", "battery": {"$lt": 0.2}}'
+  prism enumerate --filter '{"firmware": {"$semver": "<2.0"}}' -q
+  prism enumerate --all -o jsonl > identities.jsonl`,
+		Args:              args(cobra.NoArgs, "no arguments"),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch {
+			case f.limit < 0:
+				return usagef(cmd, "--limit must not be negative")
+			case f.limit > 0 && f.all:
+				return usagef(cmd, "--all and --limit exclude each other")
+			}
+			return p.enumerate(cmd.Context(), f)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.filter, "filter", "", "filter, a `JSON` object (default: every identity)")
+	flags.IntVar(&f.limit, "limit", 0, "print at most `N`")
+	flags.BoolVar(&f.all, "all", false, "print all of them in a table too")
+	flags.BoolVarP(&f.idsOnly, "ids-only", "q", false, "print the names only")
+	flags.BoolVar(&f.noMetadata, "no-metadata", false, "leave the metadata out")
+	must(cmd.RegisterFlagCompletionFunc("filter", cobra.NoFileCompletions))
+	must(cmd.RegisterFlagCompletionFunc("limit", cobra.NoFileCompletions))
+	return cmd
+}
+
+func (p *program) enumerate(ctx context.Context, f enumerateFlags) error {
+	q := client.Query{OmitMetadata: f.noMetadata || f.idsOnly}
+	if f.filter != "" {
+		var err error
+		if q.Filter, err = client.ParseFilter(f.filter); err != nil {
+			return err
+		}
+	}
+	// A list of names goes into a pipe; only a table that a person reads is cut short.
+	limit := f.limit
+	if limit == 0 && !f.all && p.format == formatTable && !f.idsOnly {
+		limit = shownByDefault
+	}
+	c, err := p.dial()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if p.format == formatTable && !f.idsOnly {
+		return p.enumerateTable(ctx, c, q, limit, f)
+	}
+	l := list{p: p}
+	show := func(i client.Identity) error { return l.add(identityFor(i)) }
+	switch {
+	case f.idsOnly && p.format == formatTable:
+		show = func(i client.Identity) error {
+			_, err := fmt.Fprintln(p.out, cell(i.ID))
+			return err
+		}
+	case f.idsOnly:
+		show = func(i client.Identity) error { return l.add(i.ID) }
+	}
+	if _, err := p.walk(ctx, c, q, limit, show); err != nil {
+		return err
+	}
+	if f.idsOnly && p.format == formatTable {
+		return nil
+	}
+	return l.end()
+}
+
+// walk shows the identities that match, up to a limit unless that is 0, and returns how many there are. Every page has
+// the --timeout.
+func (p *program) walk(
+	ctx context.Context, c *client.Client, q client.Query, limit int, show func(client.Identity) error,
+) (total int, err error) {
+	shown := 0
+	for {
+		q.PageSize = pageSize
+		if limit > 0 {
+			q.PageSize = min(pageSize, limit-shown)
+		}
+		page, err := p.page(ctx, c, q)
+		if err != nil {
+			return 0, err
+		}
+		for _, identity := range page.Identities {
+			if err := show(identity); err != nil {
+				return 0, err
+			}
+			shown++
+		}
+		if page.NextPageToken == "" || limit > 0 && shown >= limit {
+			return page.Total, nil
+		}
+		q.PageToken = page.NextPageToken
+	}
+}
+
+func (p *program) page(ctx context.Context, c *client.Client, q client.Query) (client.Page, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.timeout)
+	defer cancel()
+	return c.Enumerate(ctx, q)
+}
+
+func (p *program) enumerateTable(ctx context.Context, c *client.Client, q client.Query, limit int, f enumerateFlags) error {
+	head := []string{"IDENTITY", "LEFT", "METADATA"}
+	if f.noMetadata {
+		head = head[:2]
+	}
+	var rows [][]string
+	total, err := p.walk(ctx, c, q, limit, func(i client.Identity) error {
+		row := []string{cell(i.ID), left(i.ExpiresAt), compact(i.Metadata)}
+		rows = append(rows, row[:len(head)])
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if len(rows) == 0 {
+		fmt.Fprintln(p.err, "No identity matches.")
+		return nil
+	}
+	fit(head, rows, p.width())
+	if err := p.table(head, rows); err != nil {
+		return err
+	}
+	if len(rows) < total {
+		fmt.Fprintf(p.err, "%d of %d shown; --all prints them all, --limit N so many.\n", len(rows), total)
+	}
+	return nil
+}
+
+// fit shortens the last column so that the rows fit into the width of the terminal.
+func fit(head []string, rows [][]string, width int) {
+	if width == 0 {
+		return
+	}
+	last := len(head) - 1
+	taken := 0
+	for column := range last {
+		widest := utf8.RuneCountInString(head[column])
+		for _, row := range rows {
+			widest = max(widest, utf8.RuneCountInString(row[column]))
+		}
+		taken += widest + len(columnGap)
+	}
+	for _, row := range rows {
+		row[last] = shorten(row[last], max(width-taken, 10))
+	}
+}
+
+// columnGap stands between two columns.
+var columnGap = strings.Repeat(" ", 2)

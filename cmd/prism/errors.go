@@ -1,0 +1,99 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc/status"
+
+	"github.com/prism-data-layer/prism/client"
+)
+
+// The exit codes.
+const (
+	exitOK       = 0
+	exitError    = 1
+	exitSomeNot  = 2 // multicast: some targets were not delivered
+	exitNotASoul = 3 // multicast: no target was delivered, or there was none
+)
+
+// exit ends the program with a code when everything has been said.
+type exit struct{ code int }
+
+func (e exit) Error() string { return fmt.Sprintf("exit %d", e.code) }
+
+// usageError is a command line that cannot be understood.
+type usageError struct {
+	cmd     *cobra.Command
+	problem string
+}
+
+func (e *usageError) Error() string { return e.problem }
+
+func usagef(cmd *cobra.Command, format string, args ...any) error {
+	return &usageError{cmd, fmt.Sprintf(format, args...)}
+}
+
+// args makes a usageError of what a cobra validator says.
+func args(check cobra.PositionalArgs, want string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, given []string) error {
+		if check(cmd, given) != nil {
+			return usagef(cmd, "expected %s, got %d arguments", want, len(given))
+		}
+		return nil
+	}
+}
+
+// report prints an error, with advice, and returns the exit code.
+func (p *program) report(err error) int {
+	if err == nil {
+		return exitOK
+	}
+	var code exit
+	if errors.As(err, &code) {
+		return code.code
+	}
+	var usage *usageError
+	if errors.As(err, &usage) {
+		p.complain("%v", err)
+		fmt.Fprintf(p.err, "See `%s --help`.\n", usage.cmd.CommandPath())
+		return exitError
+	}
+	p.complain("%v", err)
+	if advice := p.advice(err); advice != "" {
+		fmt.Fprintln(p.err, advice)
+	}
+	return exitError
+}
+
+// complain prints one line about what is wrong.
+func (p *program) complain(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	fmt.Fprintln(p.err, "prism: "+strings.TrimRight(printable(text, true), "\n"))
+}
+
+// advice says what to do about an error, if there is something to say.
+func (p *program) advice(err error) string {
+	switch {
+	case errors.Is(err, client.ErrUnavailable) && unreachable(err):
+		return "Is `prism serve` running there? --server and PRISM_SERVER say where to look."
+	case errors.Is(err, client.ErrAlreadyExists):
+		return "Use --replace to take its place, or `prism heartbeat` to renew its lease."
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Sprintf("There was no answer within %s; --timeout allows more.", p.timeout)
+	}
+	return ""
+}
+
+// unreachable tells whether it is the server itself that is away, and not a backend behind it: then the words are gRPC's.
+func unreachable(err error) bool {
+	words := status.Convert(err).Message()
+	return slices.ContainsFunc([]string{
+		"connection error", "last connection error", "name resolver error", "last resolver error", "error reading from server",
+		"closing transport", "keepalive ping failed", "error reading server preface",
+	}, func(sign string) bool { return strings.HasPrefix(words, sign) })
+}

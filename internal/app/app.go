@@ -1,0 +1,132 @@
+// Package app puts the server together: it reads the configuration, opens what fills the slots, serves, and ends in order.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"syscall"
+
+	"github.com/prism-data-layer/prism/internal/proxy"
+	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
+)
+
+// Addresses are where a running server can be reached, as host:port with the ports that were really taken.
+type Addresses struct {
+	// GRPC serves the gRPC API.
+	GRPC string
+	// HTTP serves the JSON API.
+	HTTP string
+}
+
+// Run serves a configuration until ctx ends, then drains within the configuration's drain timeout and returns nil. It calls
+// ready, if there is one, once everything is open and connections are accepted. Any number of Runs may share a process.
+// A nil logger logs nothing.
+func Run(ctx context.Context, cfg Config, logger *slog.Logger, ready func(Addresses)) (err error) {
+	if logger == nil {
+		logger = slog.New(slog.DiscardHandler)
+	}
+	if err := cfg.validate(); err != nil {
+		return err
+	}
+	grpcListener, err := listen(ctx, cfg.Listen.GRPC, "grpc")
+	if err != nil {
+		return err
+	}
+	defer grpcListener.Close()
+	httpListener, err := listen(ctx, cfg.Listen.HTTP, "http")
+	if err != nil {
+		return err
+	}
+	defer httpListener.Close()
+
+	running, err := start(ctx, cfg, logger)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, running.close()) }()
+	server, err := proxy.New(proxy.Config{Namespaces: running.namespaces, Logger: logger})
+	if err != nil {
+		return err
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(grpcListener, httpListener) }()
+	at := Addresses{GRPC: grpcListener.Addr().String(), HTTP: httpListener.Addr().String()}
+	logger.LogAttrs(ctx, slog.LevelInfo, "serving", slog.String("grpc", at.GRPC), slog.String("http", at.HTTP),
+		slog.Int("namespaces", len(cfg.Namespaces)))
+	if ready != nil {
+		ready(at)
+	}
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+	}
+	logger.LogAttrs(ctx, slog.LevelInfo, "draining", slog.Duration("timeout", cfg.DrainTimeout))
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.DrainTimeout)
+	defer cancel()
+	if err := server.Drain(drain); err != nil {
+		logger.LogAttrs(ctx, slog.LevelWarn, "calls were cut off", slog.Duration("after", cfg.DrainTimeout))
+	}
+	return <-served
+}
+
+func listen(ctx context.Context, address, which string) (net.Listener, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+	switch {
+	case err == nil:
+		return l, nil
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("listen on %s: %w; is another server running there? Choose another address with listen.%s in the configuration or --%s-addr",
+			address, err, which, which)
+	}
+	return nil, fmt.Errorf("listen on %s: %w; the address comes from listen.%s in the configuration or --%s-addr", address, err, which, which)
+}
+
+// runningNamespaces are the namespaces of a configuration, open.
+type runningNamespaces struct {
+	namespaces []proxy.Namespace
+	closers    []func() error // in the order of opening
+}
+
+// start opens every namespace, or none.
+func start(ctx context.Context, cfg Config, logger *slog.Logger) (*runningNamespaces, error) {
+	r := &runningNamespaces{}
+	for _, n := range cfg.Namespaces {
+		if err := r.add(ctx, n); err != nil {
+			return nil, errors.Join(fmt.Errorf("open namespace %q: %w", n.Namespace, err), r.close())
+		}
+		logger.LogAttrs(ctx, slog.LevelInfo, "namespace open", slog.String("namespace", n.Namespace),
+			slog.String("registry", n.Registry.Type), slog.String("messaging", n.Messaging.Type),
+			slog.String("durability", n.Durability.Type))
+	}
+	return r, nil
+}
+
+func (r *runningNamespaces) add(ctx context.Context, n Namespace) error {
+	filled, err := open(ctx, n)
+	if err != nil {
+		return err
+	}
+	r.closers = append(r.closers, filled.close)
+	c, err := multicastregistry.Open(ctx, n.Config, filled.slots)
+	if err != nil {
+		return err
+	}
+	r.closers = append(r.closers, c.Close)
+	r.namespaces = append(r.namespaces, proxy.Namespace{
+		Coordinator: c, Registry: n.Registry.Type, Messaging: n.Messaging.Type, Durability: n.Durability.Type,
+	})
+	return nil
+}
+
+// close closes what is open, in the reverse order of opening.
+func (r *runningNamespaces) close() error {
+	var errs []error
+	for i := len(r.closers) - 1; i >= 0; i-- {
+		errs = append(errs, r.closers[i]())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,123 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/prism-data-layer/prism/patterns/memory"
+	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
+	"github.com/prism-data-layer/prism/patterns/multicast_registry/filter"
+)
+
+// Defaults of Config.
+const (
+	DefaultGRPC         = "127.0.0.1:8980"
+	DefaultHTTP         = "127.0.0.1:8981"
+	DefaultDrainTimeout = 10 * time.Second
+)
+
+// maxConfigBytes is the largest configuration file: far more than anyone writes, little enough to parse without care.
+const maxConfigBytes = 1 << 18
+
+// Config is a whole configuration: what Parse reads from YAML, with every default filled in.
+type Config struct {
+	// Listen holds the addresses to serve at.
+	Listen Listen
+	// DrainTimeout is the longest wait for calls in flight when the server is told to end.
+	DrainTimeout time.Duration
+	// Namespaces are served by this process: at least one, with distinct names.
+	Namespaces []Namespace
+}
+
+// Listen holds the addresses to serve at, as host:port. Port 0 takes a free one.
+type Listen struct {
+	// GRPC serves the gRPC API, with reflection and health.
+	GRPC string
+	// HTTP serves the JSON API, server-sent events, /healthz and /readyz.
+	HTTP string
+}
+
+// Namespace is one namespace and what fills its slots.
+type Namespace struct {
+	multicastregistry.Config
+
+	// Registry keeps the identities.
+	Registry Registry
+	// Messaging carries messages and acks.
+	Messaging Messaging
+	// Durability keeps what an offline identity has not acked. An empty Type: nothing is kept.
+	Durability Durability
+}
+
+// Registry says what fills the registry slot.
+type Registry struct {
+	// Type is the type of the backend.
+	Type string
+	// Memory are the options of type memory.
+	Memory memory.RegistryConfig
+}
+
+// Messaging says what fills the messaging slot.
+type Messaging struct {
+	// Type is the type of the backend.
+	Type string
+	// Memory are the options of type memory.
+	Memory memory.MessagingConfig
+}
+
+// Durability says what fills the durability slot.
+type Durability struct {
+	// Type is the type of the backend. Empty: nothing fills the slot.
+	Type string
+	// Memory are the options of type memory.
+	Memory memory.DurabilityConfig
+}
+
+// Default returns the configuration that runs without a file: one namespace, "default", in the memory of the process. It
+// keeps nothing for identities that are not attached: a multicast to one says so at once, as FAILED with NO_SUBSCRIBER.
+func Default() Config {
+	return Config{
+		Listen: Listen{GRPC: DefaultGRPC, HTTP: DefaultHTTP}, DrainTimeout: DefaultDrainTimeout,
+		Namespaces: []Namespace{{
+			Config:   defaults(multicastregistry.DefaultNamespace),
+			Registry: Registry{Type: typeMemory}, Messaging: Messaging{Type: typeMemory},
+		}},
+	}
+}
+
+// defaults is the configuration of a namespace with everything filled in.
+func defaults(name string) multicastregistry.Config {
+	cfg := multicastregistry.Config{Filter: filter.DefaultLimits}.WithDefaults()
+	cfg.Namespace = name
+	return cfg
+}
+
+// Load reads a configuration file. When the file is at fault the error is a *ConfigError with every problem in it.
+func Load(file string) (Config, error) {
+	src, err := os.ReadFile(file)
+	if err != nil {
+		return Config{}, fmt.Errorf("read the configuration: %w", err)
+	}
+	return Parse(file, src)
+}
+
+// validate checks what Parse would have checked, for a Config that was put together by a program.
+func (c Config) validate() error {
+	if len(c.Namespaces) == 0 {
+		return errors.New("the configuration has no namespaces: at least one is needed")
+	}
+	seen := make(map[string]bool)
+	for _, n := range c.Namespaces {
+		if err := n.Validate(); err != nil {
+			return fmt.Errorf("namespace %q: %w", n.Namespace, err)
+		}
+		name := n.WithDefaults().Namespace
+		if seen[name] {
+			return fmt.Errorf("namespace %q is given twice", name)
+		}
+		seen[name] = true
+	}
+	return nil
+}

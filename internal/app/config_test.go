@@ -1,0 +1,255 @@
+package app_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prism-data-layer/prism/internal/app"
+	"github.com/prism-data-layer/prism/patterns/memory"
+	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
+)
+
+const examples = "../../examples"
+
+// What examples/default.yaml spells out is what runs without a file.
+func TestDefaultFile(t *testing.T) {
+	got, err := app.Load(filepath.Join(examples, "default.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(got, app.Default()) {
+		t.Errorf("got\n%+v, want\n%+v", got, app.Default())
+	}
+}
+
+// The options that default.yaml only mentions are real ones.
+func TestDefaultFileUncommented(t *testing.T) {
+	src, err := os.ReadFile(filepath.Join(examples, "default.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines []string
+	for line := range strings.Lines(string(src)) {
+		for _, option := range []string{"max_identities:", "buffer:", "durability:", "  type: memory", "  max_messages:", "  max_bytes:", "  max_age:"} {
+			line = strings.Replace(line, "# "+option, option, 1)
+		}
+		lines = append(lines, line)
+	}
+	got, err := app.Parse("default.yaml", []byte(strings.Join(lines, "")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := got.Namespaces[0]
+	if n.Registry.Memory.MaxIdentities == 0 || n.Messaging.Memory.Buffer != memory.DefaultBuffer || n.Durability.Type != "memory" ||
+		n.Durability.Memory != (memory.DurabilityConfig{MaxMessages: memory.DefaultMaxMessages, MaxBytes: memory.DefaultMaxBytes, MaxAge: memory.DefaultMaxAge}) {
+		t.Errorf("got %+v", n)
+	}
+}
+
+// The specification's own example, word for word.
+const specified = `namespaces:
+  - name: presence
+    pattern: multicast-registry
+
+    backend_slots:
+      registry:
+        type: redis
+        host: localhost:6379
+        ttl_default: 300
+
+      messaging:
+        type: nats
+        servers: ["nats://localhost:4222"]
+        delivery: at-most-once
+`
+
+func TestSpecifiedFile(t *testing.T) {
+	_, err := app.Parse("presence.yaml", []byte(specified))
+	want := `presence.yaml:7:15: backend_slots.registry.type: "redis" is not possible; legal values: memory
+presence.yaml:12:15: backend_slots.messaging.type: "nats" is not possible; legal values: memory`
+	if err == nil || err.Error() != want {
+		t.Errorf("got\n%v, want\n%s", err, want)
+	}
+	onMemory := strings.NewReplacer(
+		"type: redis\n        host: localhost:6379", "type: memory",
+		"type: nats\n        servers: [\"nats://localhost:4222\"]", "type: memory",
+	).Replace(specified)
+	got, err := app.Parse("presence.yaml", []byte(onMemory))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := got.Namespaces[0]
+	if n.Namespace != "presence" || n.TTLDefault != 5*time.Minute || n.Delivery != multicastregistry.AtMostOnce || n.Registry.Type != "memory" || n.Messaging.Type != "memory" || n.Durability.Type != "" {
+		t.Errorf("got %+v", n)
+	}
+	if got.Listen != app.Default().Listen || got.DrainTimeout != app.DefaultDrainTimeout {
+		t.Errorf("got %+v", got)
+	}
+}
+
+// namespace is a sound namespace, with lines put in where %s stands.
+func namespace(extra string) string {
+	return "namespaces:\n  - name: a\n    pattern: multicast-registry\n" + extra +
+		"    backend_slots:\n      registry: {type: memory}\n      messaging: {type: memory}\n"
+}
+
+func TestProblems(t *testing.T) {
+	const slots = "    pattern: multicast-registry\n    backend_slots: {registry: {type: memory}, messaging: {type: memory}}\n"
+	for name, row := range map[string]struct{ src, want string }{
+		"empty":                 {"", "1:1: the file is empty; legal keys: listen, drain_timeout, namespaces"},
+		"only comments":         {"# nothing\n", "1:1: the file is empty; legal keys: listen, drain_timeout, namespaces"},
+		"null":                  {"~\n", "1:1: the file: expected a mapping, got nothing"},
+		"a list":                {"- a\n", "1:1: the file: expected a mapping, got a list"},
+		"text":                  {"hello\n", `1:1: the file: expected a mapping, got "hello"`},
+		"tabs":                  {"listen:\n\tgrpc: :1\n", "2:1: a tab cannot indent YAML; use spaces"},
+		"broken":                {"listen: [1\n", "1:9: sequence end token ']' not found"},
+		"not UTF-8":             {"a: \xff\n", "1:1: is not UTF-8 text"},
+		"two documents":         {namespace("") + "---\n" + namespace(""), "8:1: a second document begins here; a configuration is one document, so remove the ---"},
+		"no namespaces":         {"listen: {grpc: ':1'}\n", "1:1: namespaces is missing"},
+		"unknown key":           {"listn: {}\n" + namespace(""), "1:1: unknown key listn; did you mean listen? legal keys: listen, drain_timeout, namespaces"},
+		"unknown key inside":    {"listen: {grcp: ':1', x: 1}\n" + namespace(""), "1:10: unknown key listen.grcp; did you mean grpc? legal keys: grpc, http\n1:22: unknown key listen.x; legal keys: grpc, http"},
+		"a key twice":           {"drain_timeout: 1\ndrain_timeout: 2\n" + namespace(""), "2:1: drain_timeout is given twice"},
+		"an inner key twice":    {namespace("    timeout: 1\n    timeout: 2\n"), "5:5: namespaces[0].timeout is given twice"},
+		"a number as key":       {"1: 2\n" + namespace(""), "1:1: keys must be plain text"},
+		"a merge key":           {"<<: {a: 1}\n" + namespace(""), "1:1: keys must be plain text"},
+		"an alias":              {"listen: &l {grpc: ':1'}\n" + namespace(""), "1:9: listen: expected a mapping, got an anchor or alias, which are not supported here"},
+		"a tag":                 {"drain_timeout: !!str 5\n" + namespace(""), `1:16: drain_timeout: expected seconds as a number, or a duration such as "5s", got a tag, which are not supported here`},
+		"address":               {"listen: {grpc: 8980, http: localhost}\n" + namespace(""), "1:16: listen.grpc: expected host:port, such as 127.0.0.1:8980 or :8980, got the number 8980\n1:28: listen.http: expected host:port, such as 127.0.0.1:8980 or :8980, got \"localhost\""},
+		"port":                  {"listen: {grpc: 'localhost:65536'}\n" + namespace(""), `1:16: listen.grpc: expected host:port, such as 127.0.0.1:8980 or :8980, got "localhost:65536"`},
+		"duration":              {"drain_timeout: soon\n" + namespace(""), `1:16: drain_timeout: expected seconds as a number, or a duration such as "5s", got "soon"`},
+		"duration of nothing":   {"drain_timeout:\n" + namespace(""), `1:15: drain_timeout: expected seconds as a number, or a duration such as "5s", got nothing`},
+		"duration of zero":      {"drain_timeout: 0\n" + namespace(""), "1:16: drain_timeout: 0 is out of range; legal values: 1ms to 876000h (100 years)"},
+		"negative duration":     {"drain_timeout: -5s\n" + namespace(""), "1:16: drain_timeout: -5s is out of range; legal values: 1ms to 876000h (100 years)"},
+		"endless duration":      {"drain_timeout: 1.0e30\n" + namespace(""), "1:16: drain_timeout: 1.0e30 is out of range; legal values: 1ms to 876000h (100 years)"},
+		"infinite duration":     {"drain_timeout: .inf\n" + namespace(""), `1:16: drain_timeout: expected seconds as a number, or a duration such as "5s", got the number .inf`},
+		"true":                  {"drain_timeout: true\n" + namespace(""), `1:16: drain_timeout: expected seconds as a number, or a duration such as "5s", got a truth value`},
+		"no list":               {"namespaces: {name: a}\n", "1:13: namespaces: expected a list, got a mapping"},
+		"empty list":            {"namespaces: []\n", "1:13: namespaces: is empty; at least one is needed"},
+		"an empty namespace":    {"namespaces:\n  - a\n", `2:5: namespaces[0]: expected a mapping, got "a"`},
+		"nothing in it":         {"namespaces:\n  - name: a\n", "2:5: namespaces[0].pattern is missing\n2:5: namespaces[0].backend_slots is missing"},
+		"bad name":              {"namespaces:\n  - name: Ä b\n" + slots, `2:11: name: "Ä b" is not a namespace: 1 to 63 lower-case letters, digits, '-' and '_', starting with a letter or digit`},
+		"a number as name":      {"namespaces:\n  - name: 5\n" + slots, "2:11: name: expected text, got the number 5"},
+		"a name twice":          {"namespaces:\n  - name: a\n" + slots + "  - name: a\n" + slots, `5:11: name: namespace "a" is given twice`},
+		"pattern":               {"namespaces:\n  - name: a\n    pattern: pubsub\n    backend_slots: {registry: {type: memory}, messaging: {type: memory}}\n", `3:14: pattern: "pubsub" is not possible; legal values: multicast-registry`},
+		"no type":               {"namespaces:\n  - name: a\n    pattern: multicast-registry\n    backend_slots: {registry: {}, messaging: {type: [memory]}}\n", "4:31: backend_slots.registry.type is missing\n4:53: backend_slots.messaging.type: a list is not possible; legal values: memory"},
+		"no slots":              {"namespaces:\n  - name: a\n    pattern: multicast-registry\n    backend_slots: {registy: {type: memory}}\n", "4:20: backend_slots.registry is missing\n4:20: backend_slots.messaging is missing\n4:21: unknown key backend_slots.registy; did you mean registry? legal keys: registry, messaging, durability"},
+		"a slot of text":        {"namespaces:\n  - name: a\n    pattern: multicast-registry\n    backend_slots: {registry: memory, messaging: {type: memory}}\n", `4:31: backend_slots.registry: expected a mapping, got "memory"`},
+		"a type twice":          {"namespaces:\n  - name: a\n    pattern: multicast-registry\n    backend_slots: {registry: {type: memory, type: memory}, messaging: {type: memory}}\n", "4:46: backend_slots.registry.type is given twice"},
+		"an option elsewhere":   {"namespaces:\n  - name: a\n    pattern: multicast-registry\n    backend_slots: {registry: {type: memory, host: x}, messaging: {type: memory, ttl_default: 5}}\n", "4:46: unknown key backend_slots.registry.host; legal keys: type, ttl_default, max_identities\n4:82: unknown key backend_slots.messaging.ttl_default; legal keys: type, delivery, buffer"},
+		"with an unknown type":  {"namespaces:\n  - name: a\n    pattern: multicast-registry\n    backend_slots: {registry: {type: etcd, ttl_default: x, host: y}, messaging: {type: memory}}\n", "4:38: backend_slots.registry.type: \"etcd\" is not possible; legal values: memory\n4:57: backend_slots.registry.ttl_default: expected seconds as a number, a duration such as \"5m\", or \"never\", got \"x\""},
+		"delivery":              {"namespaces:\n  - name: a\n    pattern: multicast-registry\n    backend_slots: {registry: {type: memory}, messaging: {type: memory, delivery: maybe}}\n", `4:83: backend_slots.messaging.delivery: "maybe" is not possible; legal values: at-most-once, at-least-once`},
+		"filter limits":         {namespace("    filter: {max_depth: 65, max_clauses: 0, max_in_values: x, max_regex_bytes: -1}\n"), "4:25: filter.max_depth: 65 is out of range; legal values: 1 to 64\n4:42: filter.max_clauses: 0 is out of range; legal values: 1 to 10000\n4:60: filter.max_in_values: expected a whole number, got \"x\"\n4:80: filter.max_regex_bytes: -1 is out of range; legal values: 1 to 4096"},
+		"numbers in disguise":   {namespace("    filter: {max_depth: 0x5, max_clauses: 010, max_in_values: 1.5}\n"), "4:25: filter.max_depth: expected a whole number, got the number 0x5\n4:43: filter.max_clauses: expected a whole number, got the number 010\n4:63: filter.max_in_values: expected a whole number, got the number 1.5"},
+		"max_payload":           {namespace("    max_payload: 65MiB\n"), "4:18: max_payload: 65MiB is out of range; legal values: 1 to 67108864"},
+		"max_payload in text":   {namespace("    max_payload: much\n"), `4:18: max_payload: expected bytes as a number, or with a unit such as "512KiB" (B, KB, KiB, MB, MiB), got "much"`},
+		"a very long value":     {"drain_timeout: " + strings.Repeat("x", 100) + "\n" + namespace(""), `1:16: drain_timeout: expected seconds as a number, or a duration such as "5s", got "` + strings.Repeat("x", 60) + `…"`},
+		"a block of text":       {"listen: |\n  text\n" + namespace(""), "1:9: listen: expected a mapping, got a block of text"},
+		"problems in order":     {"x: 1\n" + namespace("    timeout: x\n") + "y: 2\n", "1:1: unknown key x; legal keys: listen, drain_timeout, namespaces\n5:14: timeout: expected seconds as a number, or a duration such as \"5s\", got \"x\"\n9:1: unknown key y; legal keys: listen, drain_timeout, namespaces"},
+		"a file without an end": {strings.Repeat("#", 1<<18+1), "1:1: the file has 262145 bytes, at most 262144 are read"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := app.Parse("f", []byte(row.src))
+			var bad *app.ConfigError
+			if !errors.As(err, &bad) {
+				t.Fatalf("got %v, want a ConfigError", err)
+			}
+			want := "f:" + strings.ReplaceAll(row.want, "\n", "\nf:")
+			if err.Error() != want {
+				t.Errorf("got\n%v\nwant\n%s", err, want)
+			}
+		})
+	}
+}
+
+func TestValues(t *testing.T) {
+	src := `%YAML 1.2
+---
+listen:
+  grpc: ":0"
+  http: "[::1]:80"
+drain_timeout: 1_5
+namespaces:
+  - name: a
+    pattern: multicast-registry
+    timeout: 0.25
+    max_payload: 64 KiB
+    filter:
+      max_depth: 6
+      max_clauses: 1_000
+      max_in_values: 7
+      max_regex_bytes: 8
+    backend_slots:
+      registry: {type: memory, ttl_default: never, max_identities: 10}
+      messaging:
+        type: "memory"
+        delivery: 'at-least-once'
+        buffer: 5
+      durability: {type: memory, max_messages: 3, max_bytes: 1MB, max_age: 1h30m}
+  - {name: b-1, pattern: multicast-registry, backend_slots: {registry: {type: memory, ttl_default: 1500ms}, messaging: {type: memory}}}
+`
+	got, err := app.Parse("f", []byte(src))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := got.Namespaces[0], got.Namespaces[1]
+	if got.Listen.GRPC != ":0" || got.Listen.HTTP != "[::1]:80" || got.DrainTimeout != 15*time.Second {
+		t.Errorf("got %+v", got)
+	}
+	if a.Timeout != 250*time.Millisecond || a.MaxPayload != 64<<10 || a.TTLDefault != multicastregistry.NoExpiry || a.Registry.Memory.MaxIdentities != 10 || a.Messaging.Memory.Buffer != 5 || a.Delivery != multicastregistry.AtLeastOnce {
+		t.Errorf("got %+v", a)
+	}
+	if a.Filter.Depth != 6 || a.Filter.Clauses != 1000 || a.Filter.InValues != 7 || a.Filter.RegexBytes != 8 || a.Durability.Memory != (memory.DurabilityConfig{MaxMessages: 3, MaxBytes: 1e6, MaxAge: 90 * time.Minute}) {
+		t.Errorf("got %+v", a)
+	}
+	if b.Namespace != "b-1" || b.TTLDefault != 1500*time.Millisecond || b.Durability.Type != "" {
+		t.Errorf("got %+v", b)
+	}
+	again, err := app.Parse("again", []byte(got.YAML()))
+	if err != nil || !reflect.DeepEqual(again, got) {
+		t.Errorf("written out and read again: %v\n%s", err, got.YAML())
+	}
+	if again, err := app.Parse("again", []byte(app.Default().YAML())); err != nil || !reflect.DeepEqual(again, app.Default()) {
+		t.Errorf("the defaults written out and read again: %v\n%s", err, app.Default().YAML())
+	}
+}
+
+func TestLoadWithoutFile(t *testing.T) {
+	_, err := app.Load(filepath.Join(t.TempDir(), "none.yaml"))
+	if !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func FuzzConfig(f *testing.F) {
+	f.Add([]byte(specified))
+	f.Add([]byte(namespace("    timeout: 5\n")))
+	f.Add([]byte(app.Default().YAML()))
+	for _, s := range []string{"", "a", "? a\n: b\n", "&a [*a]", "a: |\n x", "- - - a", "{{}: }", "<<: *x", "a: !!map {}", "---\n---\n", "%YAML\n---", "[", "a: 'x", "namespaces:\n- \n", "\"\\x\"", "a:\n - b\n  c"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, src []byte) {
+		cfg, err := app.Parse("f", src)
+		if err == nil {
+			again, err := app.Parse("again", []byte(cfg.YAML()))
+			if err != nil || !reflect.DeepEqual(again, cfg) {
+				t.Errorf("written out and read again: %v\n%s", err, cfg.YAML())
+			}
+			return
+		}
+		var bad *app.ConfigError
+		if !errors.As(err, &bad) || len(bad.Problems) == 0 {
+			t.Fatalf("got %v, want problems", err)
+		}
+		for _, p := range bad.Problems {
+			if p.Line < 1 || p.Column < 1 || p.Text == "" || !strings.HasPrefix(p.String(), fmt.Sprintf("f:%d:", p.Line)) {
+				t.Errorf("problem %+v", p)
+			}
+		}
+	})
+}

@@ -1,0 +1,181 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml/ast"
+
+	"github.com/prism-data-layer/prism/internal/proxy"
+	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
+)
+
+// topLevel are the keys of a file.
+var topLevel = []string{"listen", "drain_timeout", "namespaces"}
+
+// Parse reads a configuration. Nothing is passed over: an unknown key, a key given twice, an impossible value or a second
+// document is a problem, and the error is a *ConfigError with all of them.
+func Parse(file string, src []byte) (Config, error) {
+	d := &decoder{file: file}
+	cfg := Config{Listen: Listen{GRPC: DefaultGRPC, HTTP: DefaultHTTP}, DrainTimeout: DefaultDrainTimeout}
+	if root := d.document(src); root != nil {
+		d.config(root, &cfg)
+	}
+	if len(d.problems) == 0 {
+		return cfg, nil
+	}
+	slices.SortStableFunc(d.problems, func(a, b Problem) int {
+		if a.Line != b.Line {
+			return a.Line - b.Line
+		}
+		return a.Column - b.Column
+	})
+	return Config{}, &ConfigError{Problems: d.problems}
+}
+
+func (d *decoder) config(n ast.Node, cfg *Config) {
+	d.mapping(n, "",
+		key{name: "listen", read: func(n ast.Node) {
+			d.mapping(n, "listen",
+				key{name: "grpc", read: func(n ast.Node) { d.address(n, "listen.grpc", &cfg.Listen.GRPC) }},
+				key{name: "http", read: func(n ast.Node) { d.address(n, "listen.http", &cfg.Listen.HTTP) }},
+			)
+		}},
+		key{name: "drain_timeout", read: func(n ast.Node) { d.duration(n, "drain_timeout", &cfg.DrainTimeout) }},
+		key{name: "namespaces", required: true, read: func(n ast.Node) {
+			seen := make(map[string]bool)
+			d.list(n, "namespaces", func(i int, n ast.Node) {
+				cfg.Namespaces = append(cfg.Namespaces, d.namespace(n, fmt.Sprintf("namespaces[%d]", i), seen))
+			})
+		}},
+	)
+}
+
+func (d *decoder) namespace(n ast.Node, what string, seen map[string]bool) Namespace {
+	out := Namespace{Config: defaults("")}
+	d.mapping(n, what,
+		key{name: "name", required: true, read: func(n ast.Node) {
+			d.text(n, "name", &out.Namespace)
+			var bad *multicastregistry.InvalidError
+			switch {
+			case out.Namespace == "":
+			case errors.As(multicastregistry.Config{Namespace: out.Namespace}.Validate(), &bad):
+				d.at(n, "name: %s", shortenAll(bad.Problem, out.Namespace))
+			case seen[out.Namespace]:
+				d.at(n, "name: namespace %q is given twice", out.Namespace)
+			}
+			seen[out.Namespace] = true
+		}},
+		key{name: "pattern", required: true, read: func(n ast.Node) {
+			var pattern string
+			d.choice(n, "pattern", &pattern, proxy.Pattern)
+		}},
+		key{name: "backend_slots", required: true, read: func(n ast.Node) { d.slots(n, &out) }},
+		key{name: "timeout", read: func(n ast.Node) { d.duration(n, "timeout", &out.Timeout) }},
+		key{name: "max_payload", read: func(n ast.Node) { d.size(n, "max_payload", &out.MaxPayload, maxPayload) }},
+		key{name: "filter", read: func(n ast.Node) {
+			f := &out.Filter
+			d.mapping(n, "filter",
+				key{name: "max_depth", read: func(n ast.Node) { d.count(n, "filter.max_depth", &f.Depth, 64) }},
+				key{name: "max_clauses", read: func(n ast.Node) { d.count(n, "filter.max_clauses", &f.Clauses, 10_000) }},
+				key{name: "max_in_values", read: func(n ast.Node) { d.count(n, "filter.max_in_values", &f.InValues, 100_000) }},
+				key{name: "max_regex_bytes", read: func(n ast.Node) { d.count(n, "filter.max_regex_bytes", &f.RegexBytes, 4096) }},
+			)
+		}},
+	)
+	return out
+}
+
+func (d *decoder) slots(n ast.Node, out *Namespace) {
+	const what = "backend_slots"
+	d.mapping(n, what,
+		key{name: slotRegistry, required: true, read: func(n ast.Node) {
+			r, what := &out.Registry, what+"."+slotRegistry
+			d.slot(n, slotRegistry, &r.Type, map[string][]key{
+				typeMemory: {
+					{name: "max_identities", read: func(n ast.Node) {
+						d.count(n, what+".max_identities", &r.Memory.MaxIdentities, math.MaxInt32)
+					}},
+				},
+			}, key{name: "ttl_default", read: func(n ast.Node) { d.ttl(n, what+".ttl_default", &out.TTLDefault) }})
+		}},
+		key{name: slotMessaging, required: true, read: func(n ast.Node) {
+			m, what := &out.Messaging, what+"."+slotMessaging
+			d.slot(n, slotMessaging, &m.Type, map[string][]key{
+				typeMemory: {
+					{name: "buffer", read: func(n ast.Node) { d.count(n, what+".buffer", &m.Memory.Buffer, 1<<20) }},
+				},
+			}, key{name: "delivery", read: func(n ast.Node) {
+				d.choice(n, what+".delivery", (*string)(&out.Delivery), modes()...)
+			}})
+		}},
+		key{name: slotDurability, read: func(n ast.Node) {
+			q, what := &out.Durability, what+"."+slotDurability
+			d.slot(n, slotDurability, &q.Type, map[string][]key{
+				typeMemory: {
+					{name: "max_messages", read: func(n ast.Node) {
+						d.count(n, what+".max_messages", &q.Memory.MaxMessages, math.MaxInt32)
+					}},
+					{name: "max_bytes", read: func(n ast.Node) { d.size(n, what+".max_bytes", &q.Memory.MaxBytes, math.MaxInt32) }},
+					{name: "max_age", read: func(n ast.Node) { d.duration(n, what+".max_age", &q.Memory.MaxAge) }},
+				},
+			})
+		}},
+	)
+}
+
+// slot reads one slot: its type, the keys that the slot has with every type, and those of each type. A type that is added
+// later adds its keys at the three calls, a struct in config.go and a case in open.go.
+func (d *decoder) slot(n ast.Node, name string, out *string, byType map[string][]key, own ...key) {
+	what := "backend_slots." + name
+	pairs, ok := d.pairs(n, what)
+	if !ok {
+		return
+	}
+	legal := slices.Sorted(maps.Keys(byType))
+	keys := append([]key{{name: "type", required: true, read: func(n ast.Node) {
+		d.choice(n, what+".type", out, legal...)
+	}}}, own...)
+	typed := false
+	for _, p := range pairs {
+		if s, isText := p.value.(*ast.StringNode); p.name == "type" && isText && !typed {
+			var options []key
+			options, typed = byType[s.Value]
+			keys = append(keys, options...)
+		}
+	}
+	if !typed {
+		// Which other keys are legal depends on the type: only the type is reported.
+		pairs = slices.DeleteFunc(pairs, func(p pair) bool {
+			return !slices.ContainsFunc(keys, func(k key) bool { return k.name == p.name })
+		})
+	}
+	d.entries(n, what, pairs, keys)
+}
+
+func modes() []string {
+	var out []string
+	for _, m := range multicastregistry.DeliveryModes() {
+		out = append(out, string(m))
+	}
+	return out
+}
+
+// shortenAll keeps a message readable that quotes a long value.
+func shortenAll(message, quoted string) string {
+	return strings.ReplaceAll(message, fmt.Sprintf("%q", quoted), fmt.Sprintf("%q", shorten(quoted)))
+}
+
+// ttl reads a duration, or "never".
+func (d *decoder) ttl(n ast.Node, what string, out *time.Duration) {
+	if s, ok := n.(*ast.StringNode); ok && s.Value == "never" {
+		*out = multicastregistry.NoExpiry
+		return
+	}
+	d.span(n, what, `seconds as a number, a duration such as "5m", or "never"`, out)
+}

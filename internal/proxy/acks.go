@@ -1,0 +1,99 @@
+package proxy
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"unicode/utf8"
+
+	patternpb "github.com/prism-data-layer/prism/gen/prism/pattern"
+	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
+)
+
+func (e *events) add(s *eventStream) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.by[s.id] = s
+}
+
+func (e *events) remove(s *eventStream) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.by, s.id)
+}
+
+func (e *events) find(id string) *eventStream {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.by[id]
+}
+
+// ackRequest is the body of messages:ack.
+type ackRequest struct {
+	// Stream is what the attached event said.
+	Stream string `json:"stream"`
+	// Acks name messages that the stream received.
+	Acks []struct {
+		Identity  string `json:"identity"`
+		MessageID string `json:"message_id"`
+	} `json:"acks"`
+}
+
+// ack serves messages:ack. It answers when the acks are on their way, in the order of the calls.
+func (g *gateway) ack(w http.ResponseWriter, r *http.Request, vars map[string]string) {
+	acks, id, err := readAcks(r.Body)
+	if err != nil {
+		g.fail(w, r, err)
+		return
+	}
+	e := g.server.events.find(id)
+	if e == nil || e.namespace != vars["namespace"] {
+		g.fail(w, r, fmt.Errorf("stream: %w: it has ended, or it is served by another proxy, or in another namespace, or its "+
+			"acks are automatic (open it with ?ack=manual)", multicastregistry.ErrNotFound))
+		return
+	}
+	if err := e.ack(acks); err != nil {
+		if errors.Is(err, io.EOF) {
+			err = fmt.Errorf("stream: %w: it has just ended", multicastregistry.ErrNotFound)
+		}
+		g.fail(w, r, err)
+		return
+	}
+	writeJSON(w, http.StatusOK, struct{}{})
+}
+
+func readAcks(body io.Reader) (acks []*patternpb.Ack, stream string, err error) {
+	const shape = `expected {"stream": "…", "acks": [{"identity": "…", "message_id": "…"}]}`
+	raw, err := io.ReadAll(body)
+	if err != nil {
+		return nil, "", invalid("body", err.Error())
+	}
+	if !utf8.Valid(raw) {
+		return nil, "", invalid("body", "is not valid UTF-8")
+	}
+	var req ackRequest
+	decoder := json.NewDecoder(bytes.NewReader(raw))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&req); err != nil {
+		return nil, "", invalid("body", err.Error()+"; "+shape)
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return nil, "", invalid("body", "goes on behind the JSON object; "+shape)
+	}
+	if req.Stream == "" {
+		return nil, "", invalid("stream", "must be what the stream's attached event said; "+shape)
+	}
+	if len(req.Acks) == 0 {
+		return nil, "", invalid("acks", "must name at least one message; "+shape)
+	}
+	for i, a := range req.Acks {
+		if a.Identity == "" || a.MessageID == "" {
+			return nil, "", invalid(fmt.Sprintf("acks/%d", i), "must have an identity and a message_id; "+shape)
+		}
+		acks = append(acks, &patternpb.Ack{Identity: a.Identity, MessageId: a.MessageID})
+	}
+	return acks, req.Stream, nil
+}

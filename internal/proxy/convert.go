@@ -1,0 +1,168 @@
+package proxy
+
+import (
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	patternpb "github.com/prism-data-layer/prism/gen/prism/pattern"
+	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
+	"github.com/prism-data-layer/prism/patterns/multicast_registry/filter"
+)
+
+// object turns a Struct into what the layers below take. Unlike Struct.AsMap it keeps numbers that are not finite, so that
+// they are refused below with their place instead of becoming strings.
+func object(s *structpb.Struct) map[string]any {
+	out := make(map[string]any, len(s.GetFields()))
+	for key, v := range s.GetFields() {
+		out[key] = value(v)
+	}
+	return out
+}
+
+func value(v *structpb.Value) any {
+	switch kind := v.GetKind().(type) {
+	case *structpb.Value_BoolValue:
+		return kind.BoolValue
+	case *structpb.Value_NumberValue:
+		return kind.NumberValue
+	case *structpb.Value_StringValue:
+		return kind.StringValue
+	case *structpb.Value_StructValue:
+		return object(kind.StructValue)
+	case *structpb.Value_ListValue:
+		list := make([]any, len(kind.ListValue.GetValues()))
+		for i, inner := range kind.ListValue.GetValues() {
+			list[i] = value(inner)
+		}
+		return list
+	}
+	return nil
+}
+
+// expr reads a request's filter within the namespace's limits. Nil matches every identity.
+func expr(limits filter.Limits, s *structpb.Struct) (*filter.Expr, error) {
+	if s == nil {
+		return nil, nil
+	}
+	return limits.ParseValue(object(s))
+}
+
+// span reads a duration of a request that must not be negative: -1 ns would be NoExpiry to the layers below.
+func span(field string, d *durationpb.Duration) (time.Duration, error) {
+	if d == nil {
+		return 0, nil
+	}
+	if d.CheckValid() != nil {
+		return 0, invalid(field, "is not a duration")
+	}
+	out := d.AsDuration()
+	if out < 0 {
+		return 0, invalid(field, "must not be negative")
+	}
+	return out, nil
+}
+
+// lease shows a TTL: unset means never.
+func lease(ttl time.Duration) *durationpb.Duration {
+	if ttl == multicastregistry.NoExpiry {
+		return nil
+	}
+	return durationpb.New(ttl)
+}
+
+// moment shows a time: unset means never.
+func moment(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}
+
+func identity(i multicastregistry.Identity, metadata bool) (*patternpb.Identity, error) {
+	out := &patternpb.Identity{
+		Identity: i.ID, RegisteredAt: moment(i.RegisteredAt), ExpiresAt: moment(i.ExpiresAt), Ttl: lease(i.TTL),
+		Revision: uint64(i.Revision),
+	}
+	if !metadata {
+		return out, nil
+	}
+	var err error
+	out.Metadata, err = structpb.NewStruct(i.Metadata)
+	return out, err
+}
+
+func putMode(m patternpb.RegisterRequest_Mode) (multicastregistry.PutMode, error) {
+	switch m {
+	case patternpb.RegisterRequest_MODE_UNSPECIFIED, patternpb.RegisterRequest_CREATE:
+		return multicastregistry.Create, nil
+	case patternpb.RegisterRequest_REPLACE:
+		return multicastregistry.Replace, nil
+	}
+	return 0, invalid("mode", "must be CREATE or REPLACE")
+}
+
+func deliveryMode(m patternpb.Delivery_Mode) (multicastregistry.DeliveryMode, error) {
+	switch m {
+	case patternpb.Delivery_MODE_UNSPECIFIED:
+		return "", nil
+	case patternpb.Delivery_AT_MOST_ONCE:
+		return multicastregistry.AtMostOnce, nil
+	case patternpb.Delivery_AT_LEAST_ONCE:
+		return multicastregistry.AtLeastOnce, nil
+	}
+	return "", invalid("delivery", "must be AT_MOST_ONCE or AT_LEAST_ONCE")
+}
+
+func deliveryOf(m multicastregistry.DeliveryMode) patternpb.Delivery_Mode {
+	switch m {
+	case multicastregistry.AtMostOnce:
+		return patternpb.Delivery_AT_MOST_ONCE
+	case multicastregistry.AtLeastOnce:
+		return patternpb.Delivery_AT_LEAST_ONCE
+	}
+	return patternpb.Delivery_MODE_UNSPECIFIED
+}
+
+// report lists the targets that a request's report asks for.
+func report(targets []multicastregistry.Target, which patternpb.MulticastRequest_Report) []*patternpb.DeliveryStatus {
+	if which == patternpb.MulticastRequest_COUNTS {
+		return nil
+	}
+	var out []*patternpb.DeliveryStatus
+	for i := range targets {
+		t := &targets[i]
+		if which == patternpb.MulticastRequest_UNDELIVERED && t.Status == multicastregistry.Delivered {
+			continue
+		}
+		out = append(out, deliveryStatus(t))
+	}
+	return out
+}
+
+// deliveryStatus shows one target. The enums of the wire have the numbers of those below; a test holds them together.
+func deliveryStatus(t *multicastregistry.Target) *patternpb.DeliveryStatus {
+	out := &patternpb.DeliveryStatus{
+		Identity: t.Identity,
+		Status:   patternpb.DeliveryStatus_Status(t.Status),
+		Evidence: patternpb.DeliveryStatus_Evidence(t.Evidence),
+		Reason:   patternpb.DeliveryStatus_Reason(t.Reason),
+		Attempts: uint32(t.Attempts),
+	}
+	if t.Err != nil {
+		out.Error = clean(t.Err.Error())
+	}
+	if t.Attempts > 0 {
+		out.Latency = durationpb.New(t.Latency)
+	}
+	return out
+}
+
+func message(m *multicastregistry.Message) *patternpb.Message {
+	return &patternpb.Message{
+		Identity: m.Identity, MessageId: m.ID, Payload: m.Payload, ContentType: m.ContentType, SentAt: moment(m.SentAt),
+		AckWanted: m.AckTo != "", Redelivered: m.Redelivered,
+	}
+}

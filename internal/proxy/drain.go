@@ -1,0 +1,122 @@
+package proxy
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// lastWords bounds what comes after the last call has ended: sending trailers and closing idle connections.
+const lastWords = time.Second
+
+// drainer counts the calls in flight and knows whether the server is leaving.
+type drainer struct {
+	leaving chan struct{} // closed when draining begins
+	quiet   chan struct{} // closed when, while draining, the last unary call has ended
+	empty   chan struct{} // closed when, while draining, the last unary call and the last stream have ended
+
+	mu      sync.Mutex
+	left    bool
+	unary   int
+	streams int
+}
+
+func newDrainer() *drainer {
+	return &drainer{leaving: make(chan struct{}), quiet: make(chan struct{}), empty: make(chan struct{})}
+}
+
+// begin counts a call in; end must be called when it has ended. It refuses once draining has begun.
+func (d *drainer) begin(stream bool) (end func(), err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.left {
+		return nil, status.Error(codes.Unavailable, "the server is shutting down; call again, perhaps elsewhere")
+	}
+	count := &d.unary
+	if stream {
+		count = &d.streams
+	}
+	*count++
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		*count--
+		d.settle()
+	}, nil
+}
+
+// leave begins draining and tells whether that is new.
+func (d *drainer) leave() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.left {
+		return false
+	}
+	d.left = true
+	close(d.leaving)
+	d.settle()
+	return true
+}
+
+// settle closes what has come true. The caller holds d.mu.
+func (d *drainer) settle() {
+	if !d.left || d.unary > 0 {
+		return
+	}
+	closeOnce(d.quiet)
+	if d.streams == 0 {
+		closeOnce(d.empty)
+	}
+}
+
+func closeOnce(c chan struct{}) {
+	select {
+	case <-c:
+	default:
+		close(c)
+	}
+}
+
+// Drain ends the server. From its first moment health says NOT_SERVING and /readyz 503, new calls are refused with
+// UNAVAILABLE and every stream is told Closing. Calls in flight finish; streams go on delivering and taking acks for them
+// and end when the last one has, or a moment later. When ctx ends, whatever still runs is cut off. Drain returns when
+// everything has ended, with the context's error if something had to be cut. Calling it again waits for the same end.
+func (s *Server) Drain(ctx context.Context) error {
+	s.drainOnce.Do(func() { s.drainErr = s.drainNow(ctx) })
+	return s.drainErr
+}
+
+func (s *Server) drainNow(ctx context.Context) error {
+	s.health.Shutdown()
+	s.drain.leave()
+	var cut error
+	select {
+	case <-s.drain.empty:
+	case <-ctx.Done():
+		cut = ctx.Err()
+	}
+	last, cancel := context.WithTimeout(ctx, lastWords)
+	defer cancel()
+	if err := s.http.Shutdown(last); err != nil {
+		_ = s.http.Close() // says again that connections were cut
+	}
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		s.grpc.GracefulStop()
+	}()
+	select {
+	case <-stopped:
+	case <-last.Done():
+		s.grpc.Stop()
+		<-stopped
+	}
+	_ = s.conn.Close()
+	_ = s.pipe.Close()
+	s.requests.Wait()
+	s.streams.Wait()
+	return cut
+}

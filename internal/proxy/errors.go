@@ -1,0 +1,101 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
+	"github.com/prism-data-layer/prism/patterns/multicast_registry/filter"
+)
+
+// sentinels maps what the layers below say to what the wire says. It is the only such table.
+var sentinels = []struct {
+	err  error
+	code codes.Code
+}{
+	{multicastregistry.ErrInvalid, codes.InvalidArgument},
+	{multicastregistry.ErrNotFound, codes.NotFound},
+	{multicastregistry.ErrAlreadyExists, codes.AlreadyExists},
+	{multicastregistry.ErrQuota, codes.ResourceExhausted},
+	{multicastregistry.ErrUnsupported, codes.FailedPrecondition},
+	{multicastregistry.ErrUnavailable, codes.Unavailable},
+	{context.DeadlineExceeded, codes.DeadlineExceeded},
+	{context.Canceled, codes.Canceled},
+}
+
+// failed turns any error into the status that the caller gets, and logs what the caller must not see or cannot repair. It
+// is called once for each call, by the interceptors.
+func (s *Server) failed(ctx context.Context, method string, err error) error {
+	if err == nil {
+		return nil
+	}
+	st := convert(ctx, err)
+	switch st.Code() {
+	case codes.Internal:
+		s.log.LogAttrs(ctx, slog.LevelError, "call failed", slog.String("method", method),
+			slog.String("request_id", requestID(ctx)), slog.Any("error", err))
+		return status.Error(codes.Internal, "internal error; the server's log tells more under request id "+requestID(ctx))
+	case codes.Unavailable:
+		level := slog.LevelWarn
+		if _, ours := status.FromError(err); ours {
+			level = slog.LevelDebug // draining
+		}
+		s.log.LogAttrs(ctx, level, "call failed", slog.String("method", method),
+			slog.String("request_id", requestID(ctx)), slog.Any("error", err))
+	default:
+		s.log.LogAttrs(ctx, slog.LevelDebug, "call refused", slog.String("method", method),
+			slog.String("request_id", requestID(ctx)), slog.Any("error", err))
+	}
+	return st.Err()
+}
+
+// convert is the mapping itself. An error that nothing below has a name for is Internal.
+func convert(ctx context.Context, err error) *status.Status {
+	if st, ok := status.FromError(err); ok {
+		return st
+	}
+	// When the caller's own time is up, that is the answer, whatever else a backend calls it.
+	if gone := ctx.Err(); gone != nil && errors.Is(err, gone) {
+		return status.FromContextError(gone)
+	}
+	var syntax *filter.SyntaxError
+	if errors.As(err, &syntax) {
+		return badRequest("filter"+syntax.Pointer, syntax.Msg, err.Error())
+	}
+	var invalid *multicastregistry.InvalidError
+	if errors.As(err, &invalid) {
+		return badRequest(invalid.Field, invalid.Problem, err.Error())
+	}
+	for _, known := range sentinels {
+		if errors.Is(err, known.err) {
+			return status.New(known.code, clean(err.Error()))
+		}
+	}
+	return status.New(codes.Internal, err.Error())
+}
+
+// badRequest is an INVALID_ARGUMENT that names the field.
+func badRequest(field, problem, message string) *status.Status {
+	st := status.New(codes.InvalidArgument, clean(message))
+	detailed, err := st.WithDetails(&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{
+		{Field: clean(field), Description: clean(problem)},
+	}})
+	if err != nil {
+		return st
+	}
+	return detailed
+}
+
+// clean makes a text fit for the wire: messages quote what callers sent, and proto strings must be UTF-8.
+func clean(text string) string { return strings.ToValidUTF8(text, "\uFFFD") }
+
+// invalid is an InvalidError of the proxy's own.
+func invalid(field, problem string) error {
+	return &multicastregistry.InvalidError{Field: field, Problem: problem}
+}

@@ -1,0 +1,240 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/genproto/googleapis/rpc/code"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	patternpb "github.com/prism-data-layer/prism/gen/prism/pattern"
+	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
+)
+
+// bodyTimeout bounds the time in which a request's body must have arrived.
+const bodyTimeout = 30 * time.Second
+
+// gateway is the HTTP side: it finds the route, reads the body within bounds, and leaves JSON to grpc-gateway.
+type gateway struct {
+	server  *Server
+	client  patternpb.MulticastRegistryPatternClient
+	mux     *runtime.ServeMux
+	table   []route
+	maxBody int64
+}
+
+func (s *Server) newGateway(client patternpb.MulticastRegistryPatternClient) (http.Handler, error) {
+	g := &gateway{server: s, client: client, maxBody: int64(s.maxMessage)/3*4 + 1<<16} // payloads are base64 in JSON
+	g.table = g.routes()
+	g.mux = runtime.NewServeMux(
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, newCodec()),
+		runtime.WithUnescapingMode(runtime.UnescapingModeAllExceptSlash), // "All" would split a segment at %2F
+		runtime.WithDisablePathLengthFallback(),
+		runtime.WithDisableHTTPMethodOverride(),
+		runtime.WithIncomingHeaderMatcher(func(key string) (string, bool) {
+			if http.CanonicalHeaderKey(key) == "X-Request-Id" {
+				return requestIDHeader, true
+			}
+			return runtime.DefaultHeaderMatcher(key)
+		}),
+		runtime.WithOutgoingHeaderMatcher(func(string) (string, bool) { return "", false }),
+		runtime.WithOutgoingTrailerMatcher(func(string) (string, bool) { return "", false }),
+		runtime.WithErrorHandler(func(
+			_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error,
+		) {
+			g.fail(w, r, err)
+		}),
+		runtime.WithRoutingErrorHandler(func(
+			_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, _ int,
+		) {
+			g.fail(w, r, status.Error(codes.NotFound, "there is no such route; GET / lists the routes"))
+		}),
+		runtime.WithMiddlewares(withPathParams),
+		runtime.WithForwardResponseOption(created),
+	)
+	return g, patternpb.RegisterMulticastRegistryPatternHandlerClient(context.Background(), g.mux, client)
+}
+
+// ServeHTTP serves one request. Nothing in front of it cleans paths: an identity may be "..".
+func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	g.server.requests.Add(1)
+	defer g.server.requests.Done()
+	id := r.Header.Get(requestIDHeader)
+	if !validRequestID(id) {
+		id = newToken()
+		r.Header.Set(requestIDHeader, id)
+	}
+	w.Header().Set(requestIDHeader, id)
+	r = r.WithContext(context.WithValue(r.Context(), requestIDKey{}, id))
+	defer func() {
+		if err := recovered(recover(), nil); err != nil {
+			g.fail(w, r, g.server.failed(r.Context(), r.Method+" "+r.URL.EscapedPath(), err))
+		}
+	}()
+	t, vars, err := g.find(r)
+	if err == nil {
+		err = g.readBody(w, r)
+	}
+	if err != nil {
+		g.fail(w, r, err)
+		return
+	}
+	if t.serve != nil {
+		t.serve(w, r, vars)
+		return
+	}
+	g.mux.ServeHTTP(w, r)
+}
+
+// readBody takes the whole body in, within bounds of size and time, so that what follows never waits for the client.
+func (g *gateway) readBody(w http.ResponseWriter, r *http.Request) error {
+	if r.Body == nil || r.Body == http.NoBody {
+		return nil
+	}
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout)) // every server of net/http can
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, g.maxBody))
+	_ = control.SetReadDeadline(time.Time{})
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		return &runtime.HTTPStatusError{HTTPStatus: http.StatusRequestEntityTooLarge, Err: status.Errorf(
+			codes.InvalidArgument, "the body is too large: at most %d bytes are allowed", large.Limit)}
+	case err != nil:
+		return status.Error(codes.InvalidArgument, "the body could not be read: "+err.Error())
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	r.ContentLength = int64(len(body))
+	return nil
+}
+
+// failure is the JSON of every error.
+type failure struct {
+	Error struct {
+		Code      string `json:"code"`            // as gRPC spells it: NOT_FOUND
+		HTTP      int    `json:"http"`            // the response's status
+		Message   string `json:"message"`         // what is wrong and what to do
+		Field     string `json:"field,omitempty"` // field at fault, with a JSON pointer behind it
+		RequestID string `json:"request_id"`      // as in the header X-Request-Id
+	} `json:"error"`
+}
+
+// fail answers with an error of any kind.
+func (g *gateway) fail(w http.ResponseWriter, r *http.Request, err error) {
+	body := g.failure(r, err)
+	var method *methodError
+	if errors.As(err, &method) {
+		w.Header().Set("Allow", method.allowed)
+	}
+	if body.Error.HTTP == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", "1")
+	}
+	writeJSON(w, body.Error.HTTP, body)
+}
+
+func (g *gateway) failure(r *http.Request, err error) *failure {
+	var st *status.Status
+	httpStatus := 0
+	var method *methodError
+	var special *runtime.HTTPStatusError
+	switch {
+	case errors.As(err, &method):
+		st, httpStatus = status.New(codes.Unimplemented, method.Error()), http.StatusMethodNotAllowed
+	case errors.As(err, &special):
+		st, httpStatus = convert(r.Context(), special.Err), special.HTTPStatus
+	default:
+		st = convert(r.Context(), err)
+	}
+	if httpStatus == 0 {
+		httpStatus = runtime.HTTPStatusFromCode(st.Code())
+	}
+	out := &failure{}
+	out.Error.Code, out.Error.HTTP = code.Code(st.Code()).String(), httpStatus
+	out.Error.Message, out.Error.RequestID = st.Message(), requestID(r.Context())
+	for _, detail := range st.Details() {
+		if bad, ok := detail.(*errdetails.BadRequest); ok && len(bad.GetFieldViolations()) > 0 {
+			out.Error.Field = bad.GetFieldViolations()[0].GetField()
+		}
+	}
+	return out
+}
+
+type pathKey struct{}
+
+// withPathParams hands the path's variables to the codec, which compares the body with them, and the path to created.
+func withPathParams(next runtime.HandlerFunc) runtime.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request, params map[string]string) {
+		r = r.WithContext(context.WithValue(r.Context(), pathKey{}, r.URL.EscapedPath()))
+		if r.Body != nil {
+			r.Body = &bodyOf{ReadCloser: r.Body, path: params}
+		}
+		next(w, r, params)
+	}
+}
+
+// created makes a 201 with a Location of the answer to Register.
+func created(ctx context.Context, w http.ResponseWriter, resp proto.Message) error {
+	registered, ok := resp.(*patternpb.RegisterResponse)
+	if !ok {
+		return nil
+	}
+	path, _ := ctx.Value(pathKey{}).(string)
+	w.Header().Set("Location", path+"/"+escapeSegment(registered.GetIdentity().GetIdentity()))
+	w.WriteHeader(http.StatusCreated)
+	return nil
+}
+
+// escapeSegment escapes an identity for a path, the two names that clients treat specially included.
+func escapeSegment(id string) string {
+	switch id {
+	case ".":
+		return "%2E"
+	case "..":
+		return "%2E%2E"
+	}
+	return url.PathEscape(id)
+}
+
+// ping asks every namespace's backends whether they answer.
+func (s *Server) ping(ctx context.Context) map[string]string {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	var mu sync.Mutex
+	var asking sync.WaitGroup
+	states := make(map[string]string, len(s.names))
+	for _, name := range s.names {
+		asking.Go(func() {
+			state := stateOK
+			if err := s.pingOne(ctx, s.namespaces[name].Coordinator); err != nil {
+				state = clean(err.Error())
+				s.log.LogAttrs(ctx, slog.LevelWarn, "not ready", slog.String("namespace", name), slog.Any("error", err))
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			states[name] = state
+		})
+	}
+	asking.Wait()
+	return states
+}
+
+func (s *Server) pingOne(ctx context.Context, c *multicastregistry.Coordinator) (err error) {
+	defer func() {
+		if err = recovered(recover(), err); err != nil && ctx.Err() != nil {
+			err = fmt.Errorf("no answer within %s: %w", readyTimeout, err)
+		}
+	}()
+	return c.Ping(ctx)
+}

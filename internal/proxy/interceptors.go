@@ -1,0 +1,103 @@
+package proxy
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"runtime/debug"
+	"strings"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+
+	patternpb "github.com/prism-data-layer/prism/gen/prism/pattern"
+)
+
+// requestIDHeader carries the id of a call, in both directions: the caller's own or one made here.
+const requestIDHeader = "x-request-id"
+
+type requestIDKey struct{}
+
+func requestID(ctx context.Context) string {
+	id, _ := ctx.Value(requestIDKey{}).(string)
+	return id
+}
+
+// withRequestID puts the caller's request id into ctx, or a new one when it has none that is fit to be logged.
+func withRequestID(ctx context.Context) (context.Context, string) {
+	var id string
+	if given := metadata.ValueFromIncomingContext(ctx, requestIDHeader); len(given) > 0 {
+		id = given[0]
+	}
+	if !validRequestID(id) {
+		id = newToken()
+	}
+	return context.WithValue(ctx, requestIDKey{}, id), id
+}
+
+func validRequestID(id string) bool {
+	if id == "" || len(id) > 128 {
+		return false
+	}
+	return !strings.ContainsFunc(id, func(r rune) bool { return r <= ' ' || r > '~' })
+}
+
+// newToken returns 128 random bits in hexadecimal: too many to guess.
+func newToken() string {
+	var raw [16]byte
+	_, _ = rand.Read(raw[:]) // documented never to fail
+	return hex.EncodeToString(raw[:])
+}
+
+// ours tells whether a method belongs to the pattern's service. Health and reflection are answered even while draining.
+func ours(method string) bool {
+	return strings.HasPrefix(method, "/"+patternpb.MulticastRegistryPattern_ServiceDesc.ServiceName+"/")
+}
+
+func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
+	ctx, id := withRequestID(ctx)
+	_ = grpc.SetHeader(ctx, metadata.Pairs(requestIDHeader, id)) // fails only when the call has ended already
+	defer func() { err = s.failed(ctx, info.FullMethod, err) }()
+	defer func() { err = recovered(recover(), err) }()
+	if ours(info.FullMethod) {
+		end, err := s.drain.begin(false)
+		if err != nil {
+			return nil, err
+		}
+		defer end()
+	}
+	return next(ctx, req)
+}
+
+func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
+	ctx, id := withRequestID(stream.Context())
+	_ = stream.SetHeader(metadata.Pairs(requestIDHeader, id)) // see unary
+	defer func() { err = s.failed(ctx, info.FullMethod, err) }()
+	defer func() { err = recovered(recover(), err) }()
+	if ours(info.FullMethod) {
+		end, err := s.drain.begin(true)
+		if err != nil {
+			return err
+		}
+		defer end()
+	}
+	return next(srv, &contextStream{ServerStream: stream, ctx: ctx})
+}
+
+// contextStream is a stream with a context of its own.
+type contextStream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+// Context returns the context with the request id.
+func (s *contextStream) Context() context.Context { return s.ctx }
+
+// recovered makes an error of a panic: a fault in one call must not end the others.
+func recovered(panicked any, err error) error {
+	if panicked == nil {
+		return err
+	}
+	return fmt.Errorf("panic: %v\n%s", panicked, debug.Stack())
+}

@@ -1,0 +1,227 @@
+// Package proxy is the network face of the multicast registry: the gRPC service, the HTTP/JSON API with server-sent
+// events in front of it, and the one place that turns errors into codes.
+//
+// # Flow
+//
+//	gRPC client ──────────────────────────► interceptors ─► service ─► coordinator of the namespace
+//	HTTP client ─► gateway ─► memory pipe ──┘
+//
+// The HTTP side calls the gRPC side through a connection in memory, so whatever an interceptor does (request ids, limits,
+// draining, logging) is done once and holds for both.
+//
+// # Life
+//
+// New builds a Server, Serve accepts until Drain is called. Drain refuses new calls, tells streams that the server is about
+// to leave, lets calls in flight finish and waits for every goroutine.
+package proxy
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+	"google.golang.org/grpc/test/bufconn"
+
+	patternpb "github.com/prism-data-layer/prism/gen/prism/pattern"
+	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
+)
+
+// Namespace is one namespace that a Server serves.
+type Namespace struct {
+	// Coordinator runs the namespace. Its configuration holds the name. Whoever opened it closes it, after Drain.
+	Coordinator *multicastregistry.Coordinator
+	// Registry, Messaging and Durability are the types of the backends in the slots, as ListNamespaces shows them.
+	// Durability is empty when the slot is.
+	Registry, Messaging, Durability string
+}
+
+// Config is what New takes. Zero fields take their defaults.
+type Config struct {
+	// Namespaces are the namespaces to serve: at least one, with distinct names.
+	Namespaces []Namespace
+	// Logger gets what the caller of an RPC must not see, and the server's life. Default: nothing is logged.
+	Logger *slog.Logger
+	// MaxAttached bounds the identities that one stream may have attached. Default: 100,000.
+	MaxAttached int
+	// SSEHeartbeat is the time between two comments that keep an idle event stream open. Default: 15 s.
+	SSEHeartbeat time.Duration
+	// WriteTimeout bounds one write to an HTTP client that does not read. Default: 30 s.
+	WriteTimeout time.Duration
+}
+
+const (
+	defaultMaxAttached  = 100_000
+	defaultSSEHeartbeat = 15 * time.Second
+	defaultWriteTimeout = 30 * time.Second
+
+	// minMessageBytes is the least bound of one gRPC message; a namespace that allows larger payloads raises it.
+	minMessageBytes = 16 << 20
+	// pipeBytes is the buffer of the connection in memory between gateway and service.
+	pipeBytes = 1 << 18
+)
+
+// Server serves namespaces over gRPC and HTTP.
+type Server struct {
+	cfg        Config
+	log        *slog.Logger
+	namespaces map[string]Namespace
+	names      []string // of namespaces, in order
+	maxMessage int      // bytes of one gRPC message
+
+	health *health.Server
+	grpc   *grpc.Server
+	http   *http.Server
+	pipe   *bufconn.Listener
+	conn   *grpc.ClientConn // through the pipe
+	events *events
+
+	drain     *drainer
+	drainOnce sync.Once
+	drainErr  error
+	requests  sync.WaitGroup // HTTP handlers
+	streams   sync.WaitGroup // goroutines that outlive the handler of their stream by a moment
+}
+
+// New returns a server of namespaces. It listens nowhere yet; see Serve. A server that was made must be drained, whether
+// it served or not.
+func New(cfg Config) (*Server, error) {
+	cfg.MaxAttached = cmp.Or(cfg.MaxAttached, defaultMaxAttached)
+	cfg.SSEHeartbeat = cmp.Or(cfg.SSEHeartbeat, defaultSSEHeartbeat)
+	cfg.WriteTimeout = cmp.Or(cfg.WriteTimeout, defaultWriteTimeout)
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{
+		cfg: cfg, log: cfg.Logger, namespaces: make(map[string]Namespace), maxMessage: minMessageBytes,
+		health: health.NewServer(), pipe: bufconn.Listen(pipeBytes), drain: newDrainer(),
+		events: &events{by: make(map[string]*eventStream)},
+	}
+	for _, n := range cfg.Namespaces {
+		c := n.Coordinator.Config()
+		if _, twice := s.namespaces[c.Namespace]; twice {
+			return nil, fmt.Errorf("namespace %q is given twice", c.Namespace)
+		}
+		s.namespaces[c.Namespace] = n
+		s.names = append(s.names, c.Namespace)
+		s.maxMessage = max(s.maxMessage, c.MaxPayload+1<<20)
+	}
+	if len(s.names) == 0 {
+		return nil, errors.New("there is no namespace to serve: give at least one")
+	}
+	slices.Sort(s.names)
+	s.newGRPC()
+	if err := s.newHTTP(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Server) newGRPC() {
+	s.grpc = grpc.NewServer(
+		grpc.ChainUnaryInterceptor(s.unary),
+		grpc.ChainStreamInterceptor(s.stream),
+		grpc.MaxRecvMsgSize(s.maxMessage),
+		grpc.MaxSendMsgSize(math.MaxInt32),
+		grpc.MaxConcurrentStreams(math.MaxUint32),
+		grpc.WaitForHandlers(true),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+	)
+	patternpb.RegisterMulticastRegistryPatternServer(s.grpc, &service{Server: s})
+	grpc_health_v1.RegisterHealthServer(s.grpc, s.health)
+	s.health.SetServingStatus(patternpb.MulticastRegistryPattern_ServiceDesc.ServiceName, grpc_health_v1.HealthCheckResponse_SERVING)
+	reflection.Register(s.grpc)
+}
+
+func (s *Server) newHTTP() error {
+	var err error
+	s.conn, err = grpc.NewClient("passthrough:///memory",
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return s.pipe.DialContext(ctx) }),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32), grpc.MaxCallSendMsgSize(math.MaxInt32)),
+		grpc.WithDisableServiceConfig(), grpc.WithNoProxy(),
+	)
+	if err != nil {
+		return fmt.Errorf("connect the gateway: %w", err)
+	}
+	handler, err := s.newGateway(patternpb.NewMulticastRegistryPatternClient(s.conn))
+	if err != nil {
+		return errors.Join(err, s.conn.Close())
+	}
+	s.http = &http.Server{
+		Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	return nil
+}
+
+// Serve accepts gRPC calls on one listener and HTTP requests on the other, either of which may be nil, until Drain has
+// been called or a listener fails. It closes the listeners. It must be called once at most.
+func (s *Server) Serve(grpcListener, httpListener net.Listener) error {
+	errs := make(chan error, 3)
+	serving := 1
+	go func() { errs <- s.grpc.Serve(s.pipe) }()
+	if grpcListener != nil {
+		serving++
+		go func() { errs <- s.grpc.Serve(grpcListener) }()
+	}
+	if httpListener != nil {
+		serving++
+		go func() { errs <- s.http.Serve(httpListener) }()
+	}
+	var failed error
+	for range serving {
+		err := <-errs
+		if err == nil || errors.Is(err, http.ErrServerClosed) || errors.Is(err, grpc.ErrServerStopped) || failed != nil {
+			continue
+		}
+		failed = fmt.Errorf("accept connections: %w", err)
+		gone, cancel := context.WithCancel(context.Background())
+		cancel()
+		_ = s.Drain(gone) // nothing to wait for: the server cannot serve
+	}
+	return failed
+}
+
+// namespace finds a namespace by the name in a request.
+func (s *Server) namespace(name string) (Namespace, error) {
+	if name == "" {
+		name = multicastregistry.DefaultNamespace
+	}
+	n, ok := s.namespaces[name]
+	if !ok {
+		const most = 10
+		known := s.names
+		more := ""
+		if len(known) > most {
+			known, more = known[:most], ", …"
+		}
+		return n, fmt.Errorf("namespace %q: %w; this server has: %s%s (ListNamespaces tells more)",
+			shorten(name), multicastregistry.ErrNotFound, strings.Join(known, ", "), more)
+	}
+	return n, nil
+}
+
+// shorten keeps what a message quotes to a readable length.
+func shorten(s string) string {
+	const most = 64
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "…"
+}

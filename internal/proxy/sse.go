@@ -1,0 +1,295 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	patternpb "github.com/prism-data-layer/prism/gen/prism/pattern"
+)
+
+// Server-sent events stand in front of a Subscribe stream of the gRPC side: one HTTP request is one stream. A client that
+// reads too slowly blocks the write, the stream behind it fills up, and the subscription drops and counts; a write that
+// takes longer than the write timeout ends the request.
+
+// maxEarly bounds the frames that wait for the confirmation of the attach, so that the first event is always "attached".
+const maxEarly = 64
+
+// events are the event streams that take acks by POST.
+type events struct {
+	mu sync.Mutex
+	by map[string]*eventStream
+}
+
+// eventStream is one HTTP request that receives events.
+type eventStream struct {
+	id        string
+	namespace string
+	stream    grpc.BidiStreamingClient[patternpb.SubscribeRequest, patternpb.SubscribeResponse]
+	auto      bool // acks are sent here, after the write
+
+	sending sync.Mutex // of stream
+
+	w       http.ResponseWriter
+	control *http.ResponseController
+	timeout time.Duration
+	text    bytes.Buffer // events that wait for a flush
+}
+
+// subscribe serves both forms: identities in the query, or one in the path.
+func (g *gateway) subscribe(w http.ResponseWriter, r *http.Request, vars map[string]string) {
+	attach, auto, err := readSubscribe(r, vars)
+	if err != nil {
+		g.fail(w, r, err)
+		return
+	}
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	ctx, err = runtime.AnnotateContext(ctx, g.mux, r, patternpb.MulticastRegistryPattern_Subscribe_FullMethodName)
+	if err != nil {
+		g.fail(w, r, err)
+		return
+	}
+	stream, err := g.client.Subscribe(ctx)
+	if err == nil {
+		err = stream.Send(&patternpb.SubscribeRequest{Request: &patternpb.SubscribeRequest_Attach{Attach: attach}})
+	}
+	if err != nil && !errors.Is(err, io.EOF) { // EOF: the first Recv says why
+		g.fail(w, r, err)
+		return
+	}
+	early, err := untilAttached(stream)
+	if err != nil {
+		g.fail(w, r, err)
+		return
+	}
+	e := &eventStream{
+		id: newToken(), namespace: attach.GetNamespace(), stream: stream, auto: auto,
+		w: w, control: http.NewResponseController(w), timeout: g.server.cfg.WriteTimeout,
+	}
+	if !auto {
+		g.server.events.add(e)
+		defer g.server.events.remove(e)
+	}
+	e.start(attach.GetIdentities())
+	if e.flush() == nil {
+		g.relay(r, e, early, cancel)
+	}
+}
+
+func readSubscribe(r *http.Request, vars map[string]string) (attach *patternpb.Attach, auto bool, err error) {
+	query := r.URL.Query()
+	attach = &patternpb.Attach{Namespace: vars["namespace"], Identities: query["identity"]}
+	if id, ok := vars["identity"]; ok {
+		attach.Identities = []string{id}
+	}
+	if len(attach.GetIdentities()) == 0 {
+		return nil, false, invalid("identity", "must be given at least once: ?identity=a&identity=b")
+	}
+	switch v := query.Get("keep_alive"); v {
+	case "", "false":
+	case "true":
+		attach.KeepAlive = true
+	default:
+		return nil, false, invalid("keep_alive", fmt.Sprintf("%q is neither true nor false", shorten(v)))
+	}
+	switch v := query.Get("ack"); v {
+	case "", "auto":
+		auto = true
+	case "manual":
+	default:
+		return nil, false, invalid("ack", fmt.Sprintf("%q is neither auto nor manual", shorten(v)))
+	}
+	for _, id := range attach.GetIdentities() {
+		if !utf8.ValidString(id) {
+			return nil, false, invalid("identity", "is not valid UTF-8")
+		}
+	}
+	return attach, auto, nil
+}
+
+// untilAttached waits for the confirmation, and keeps what comes before it.
+func untilAttached(
+	stream grpc.BidiStreamingClient[patternpb.SubscribeRequest, patternpb.SubscribeResponse],
+) (early []*patternpb.SubscribeResponse, err error) {
+	for len(early) < maxEarly {
+		resp, err := stream.Recv()
+		if err != nil {
+			return nil, err
+		}
+		if resp.GetAttached() != nil {
+			return early, nil
+		}
+		early = append(early, resp)
+	}
+	return nil, status.Error(codes.Unavailable, "the attach was not confirmed in time; try again")
+}
+
+// relay writes what the stream brings until either side ends.
+func (g *gateway) relay(r *http.Request, e *eventStream, early []*patternpb.SubscribeResponse, cancel func()) {
+	for _, resp := range early {
+		if e.write(resp) != nil {
+			return
+		}
+	}
+	responses := make(chan *patternpb.SubscribeResponse)
+	var ended error // why the stream ended; read after responses was closed
+	var receiving sync.WaitGroup
+	defer receiving.Wait()
+	defer cancel()
+	receiving.Go(func() {
+		defer close(responses)
+		for {
+			resp, err := e.stream.Recv()
+			if err != nil {
+				ended = err
+				return
+			}
+			select {
+			case responses <- resp:
+			case <-e.stream.Context().Done():
+				ended = e.stream.Context().Err()
+				return
+			}
+		}
+	})
+	beat := time.NewTicker(g.server.cfg.SSEHeartbeat)
+	defer beat.Stop()
+	for {
+		var err error
+		select {
+		case resp, ok := <-responses:
+			if !ok {
+				if r.Context().Err() == nil && !errors.Is(ended, io.EOF) {
+					e.event("error", "", g.failure(r, ended).Error)
+					_ = e.flush()
+				}
+				return
+			}
+			err = e.write(resp)
+		case <-beat.C:
+			e.text.WriteString(": heartbeat\n\n")
+			err = e.flush()
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// start writes the headers and the first event.
+func (e *eventStream) start(identities []string) {
+	h := e.w.Header()
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Accel-Buffering", "no") // nginx would hold events back
+	e.w.WriteHeader(http.StatusOK)
+	data := struct {
+		Identities []string `json:"identities"`
+		Stream     string   `json:"stream,omitempty"` // what acks must name
+	}{Identities: identities}
+	if !e.auto {
+		data.Stream = e.id
+	}
+	e.event("attached", "", data)
+}
+
+// write writes one response as events, and acks its messages once they are flushed, if that is its business.
+func (e *eventStream) write(resp *patternpb.SubscribeResponse) error {
+	var acks []*patternpb.Ack
+	switch r := resp.GetResponse().(type) {
+	case *patternpb.SubscribeResponse_Messages:
+		acks = e.messages(r.Messages)
+	case *patternpb.SubscribeResponse_LeaseLost:
+		e.event("lease_lost", "", map[string]any{"identities": r.LeaseLost.GetIdentities()})
+	case *patternpb.SubscribeResponse_Closing:
+		e.event("closing", "", map[string]any{"reason": r.Closing.GetReason()})
+	}
+	if err := e.flush(); err != nil || !e.auto || len(acks) == 0 {
+		return err
+	}
+	return e.ack(acks)
+}
+
+// eventMessage is the data of a message event.
+type eventMessage struct {
+	Identity    string    `json:"identity"`
+	MessageID   string    `json:"message_id"`
+	ContentType string    `json:"content_type"`
+	SentAt      time.Time `json:"sent_at"`
+	Payload     []byte    `json:"payload"`        // base64
+	Text        *string   `json:"text,omitempty"` // the payload once more, where it is UTF-8
+	AckWanted   bool      `json:"ack_wanted"`
+	Redelivered bool      `json:"redelivered"`
+}
+
+// messages writes a batch and returns the acks that its messages want.
+func (e *eventStream) messages(batch *patternpb.Messages) (acks []*patternpb.Ack) {
+	if n := batch.GetDropped(); n > 0 {
+		e.event("dropped", "", map[string]any{"count": n})
+	}
+	for _, m := range batch.GetMessages() {
+		data := eventMessage{
+			Identity: m.GetIdentity(), MessageID: m.GetMessageId(), ContentType: m.GetContentType(),
+			SentAt: m.GetSentAt().AsTime(), Payload: m.GetPayload(), AckWanted: m.GetAckWanted(), Redelivered: m.GetRedelivered(),
+		}
+		if data.Payload == nil {
+			data.Payload = []byte{} // null would be no base64
+		}
+		if utf8.Valid(data.Payload) {
+			text := string(data.Payload)
+			data.Text = &text
+		}
+		e.event("message", m.GetMessageId(), data)
+		if m.GetAckWanted() {
+			acks = append(acks, &patternpb.Ack{Identity: m.GetIdentity(), MessageId: m.GetMessageId()})
+		}
+	}
+	return acks
+}
+
+// event adds one event to the text that waits. Its data are values of our own that encoding/json cannot refuse, and JSON
+// has no raw line breaks that could end the event early.
+func (e *eventStream) event(name, id string, data any) {
+	e.text.WriteString("event: " + name + "\n")
+	if id != "" && !strings.ContainsFunc(id, func(r rune) bool { return r < ' ' }) {
+		e.text.WriteString("id: " + id + "\n")
+	}
+	e.text.WriteString("data: ")
+	if err := json.NewEncoder(&e.text).Encode(data); err != nil { // ends with a line break
+		panic(fmt.Sprintf("encode event %s: %v", name, err))
+	}
+	e.text.WriteByte('\n')
+}
+
+// flush writes what waits to the connection.
+func (e *eventStream) flush() error {
+	_ = e.control.SetWriteDeadline(time.Now().Add(e.timeout)) // every server of net/http can
+	_, err := e.text.WriteTo(e.w)
+	if err != nil {
+		return err
+	}
+	return e.control.Flush()
+}
+
+// ack sends acks on the stream. It may be called concurrently.
+func (e *eventStream) ack(acks []*patternpb.Ack) error {
+	e.sending.Lock()
+	defer e.sending.Unlock()
+	return e.stream.Send(&patternpb.SubscribeRequest{Request: &patternpb.SubscribeRequest_Acks{
+		Acks: &patternpb.Acks{Acks: acks},
+	}})
+}

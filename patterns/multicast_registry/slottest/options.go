@@ -1,0 +1,80 @@
+package slottest
+
+import (
+	"cmp"
+	"testing"
+	"time"
+
+	mr "github.com/prism-data-layer/prism/patterns/multicast_registry"
+)
+
+const (
+	defaultPatience    = 20 * time.Second
+	defaultShortestTTL = 150 * time.Millisecond
+	defaultTolerance   = 2 * time.Millisecond
+)
+
+// RegistryOptions tells the registry suite what it cannot find out by itself.
+type RegistryOptions struct {
+	// Patience bounds the wait for what must happen. Default: 20 seconds.
+	Patience time.Duration
+	// ShortestTTL is a lease that is long enough for a few calls and short enough to be waited for. Default: 150 ms.
+	ShortestTTL time.Duration
+	// ClockTolerance is how far the backend's clock may run ahead or behind during a ShortestTTL, its resolution included.
+	// Default: 2 ms.
+	ClockTolerance time.Duration
+	// SweptWithin is how long after its expiry an identity is swept at the latest while calls go on. Default: 3 times
+	// ShortestTTL.
+	SweptWithin time.Duration
+	// OpenPair opens one empty registry twice, as two processes would. Optional.
+	OpenPair func(t *testing.T) (a, b mr.Registry)
+	// OpenNeighbours opens two namespaces over one backend. Optional.
+	OpenNeighbours func(t *testing.T) (a, b mr.Registry)
+	// OpenLimited opens an empty registry that refuses more than limit identities with ErrQuota. Optional.
+	OpenLimited func(t *testing.T, limit int) mr.Registry
+}
+
+func (o RegistryOptions) withDefaults() RegistryOptions {
+	o.Patience = cmp.Or(o.Patience, defaultPatience)
+	o.ShortestTTL = cmp.Or(o.ShortestTTL, defaultShortestTTL)
+	o.ClockTolerance = cmp.Or(o.ClockTolerance, defaultTolerance)
+	o.SweptWithin = cmp.Or(o.SweptWithin, 3*o.ShortestTTL)
+	return o
+}
+
+// MessagingOptions tells the messaging suite what it cannot find out by itself.
+type MessagingOptions struct {
+	// Patience bounds the wait for what must happen, such as a "no subscriber" that the backend reports later. Default: 20
+	// seconds.
+	Patience time.Duration
+	// Buffer is how many messages the slot keeps for each topic of a subscription that reads too slowly, as the opener
+	// configured it; a few hundred is good. 0 leaves out what needs a full buffer.
+	Buffer int
+	// MaxPayload is the largest payload that the slot takes; one byte more is ErrTooLarge. 0 leaves that out.
+	MaxPayload int
+	// OpenPair opens one slot twice, as two processes would. Optional.
+	OpenPair func(t *testing.T) (a, b mr.Messaging)
+}
+
+func (o MessagingOptions) withDefaults() MessagingOptions {
+	o.Patience = cmp.Or(o.Patience, defaultPatience)
+	return o
+}
+
+// DurabilityOptions tells the durability suite what it cannot find out by itself.
+type DurabilityOptions struct {
+	// Patience bounds the wait for what must happen. Default: 20 seconds.
+	Patience time.Duration
+	// QueueBound is how many messages a topic's queue holds, as the opener configured it; at least 100. 0 leaves out what
+	// needs a full queue.
+	QueueBound int
+	// MaxPayload is the largest payload that the slot takes; one byte more is ErrTooLarge. 0 leaves that out.
+	MaxPayload int
+	// OpenPair opens one empty slot twice, as two processes would. Optional.
+	OpenPair func(t *testing.T) (a, b mr.Durability)
+}
+
+func (o DurabilityOptions) withDefaults() DurabilityOptions {
+	o.Patience = cmp.Or(o.Patience, defaultPatience)
+	return o
+}
