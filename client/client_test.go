@@ -238,6 +238,7 @@ func TestEnumerate(t *testing.T) {
 		break
 	}
 	gone, cancel := context.WithCancel(ctx)
+	defer cancel()
 	n := 0
 	for _, err := range c.All(gone, client.Query{PageSize: 5}) {
 		if n++; n == 3 {

@@ -25,8 +25,7 @@ func toStruct(field string, object map[string]any) (*structpb.Struct, error) {
 	}
 	canonical, err := multicastregistry.CopyMetadata(object)
 	if err != nil {
-		var bad *InvalidError
-		if errors.As(err, &bad) {
+		if bad, ok := errors.AsType[*InvalidError](err); ok {
 			return nil, &InvalidError{Field: field + strings.TrimPrefix(bad.Field, "metadata"), Problem: bad.Problem}
 		}
 		return nil, err
@@ -45,11 +44,12 @@ type inexact struct {
 }
 
 func (e *inexact) under(field string) error {
+	var pointer strings.Builder
 	escape := strings.NewReplacer("~", "~0", "/", "~1")
 	for _, part := range slices.Backward(e.path) {
-		field += "/" + escape.Replace(part)
+		pointer.WriteString("/" + escape.Replace(part))
 	}
-	return &InvalidError{Field: field, Problem: fmt.Sprintf(
+	return &InvalidError{Field: field + pointer.String(), Problem: fmt.Sprintf(
 		"the integer %d cannot travel exactly, because numbers travel as doubles; send it as a string", e.value)}
 }
 

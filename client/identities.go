@@ -157,15 +157,15 @@ func (c *Client) All(ctx context.Context, q Query) iter.Seq2[Identity, error] {
 
 // generous limits leave it to the server, which knows the namespace's, to refuse a filter for its size.
 var generous = filter.Limits{
-	Depth: 100, Clauses: 100_000, InValues: 1_000_000, RegexBytes: 1 << 20, PathParts: 100, StringBytes: 1 << 20, SourceBytes: 32 << 20,
+	Depth: 100, Clauses: 100_000, InValues: 1_000_000, RegexBytes: 1 << 20,
+	PathParts: 100, StringBytes: 1 << 20, SourceBytes: 32 << 20,
 }
 
 // ParseFilter reads a filter from JSON text, for a Query or a MulticastRequest. What is wrong with it is an InvalidError
 // whose field is "filter" and a JSON pointer to the place, as if the server had refused it.
 func ParseFilter(text string) (map[string]any, error) {
 	if _, err := generous.Parse(text); err != nil {
-		var syntax *filter.SyntaxError
-		if errors.As(err, &syntax) {
+		if syntax, ok := errors.AsType[*filter.SyntaxError](err); ok {
 			return nil, &InvalidError{Field: "filter" + syntax.Pointer, Problem: syntax.Msg}
 		}
 		return nil, err

@@ -4,10 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"math"
 	"reflect"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -188,8 +188,8 @@ func TestWireNumbers(t *testing.T) {
 
 func TestRetryGrows(t *testing.T) {
 	var r retry
-	for i, most := range []time.Duration{50, 100, 200, 400, 800, 1600, 3200, 5000, 5000, 5000} {
-		most *= time.Millisecond
+	for i, ms := range []int{50, 100, 200, 400, 800, 1600, 3200, 5000, 5000, 5000} {
+		most := time.Duration(ms) * time.Millisecond
 		if got := r.next(); got < most/2 || got > most {
 			t.Errorf("failure %d: waits %s, want between %s and %s", i+1, got, most/2, most)
 		}
@@ -222,7 +222,7 @@ func TestOutboxBatchesAcks(t *testing.T) {
 			o.run(to, make(chan struct{}))
 			close(ended)
 		}()
-		name := func(i int) []MessageName { return []MessageName{{Identity: "a", ID: fmt.Sprint(i)}} }
+		name := func(i int) []MessageName { return []MessageName{{Identity: "a", ID: strconv.Itoa(i)}} }
 		o.ack(name(-1))
 		synctest.Wait() // it is being sent
 		for i := range acksAtOnce + 1 {
@@ -245,7 +245,7 @@ func TestOutboxBatchesAcks(t *testing.T) {
 }
 
 func TestOutboxEndsWithTheStream(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	synctest.Test(t, func(*testing.T) {
 		o, to := newOutbox(), &slowSender{sent: make(chan *patternpb.SubscribeRequest, 1), broken: io.EOF}
 		o.ack([]MessageName{{}})
 		o.run(to, make(chan struct{}))

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -70,7 +71,7 @@ func (c *Client) Join(ctx context.Context, r Registration, handle Handler, opts 
 
 // JoinAll is Join for many identities over one stream.
 func (c *Client) JoinAll(ctx context.Context, all []Registration, handle Handler, opts ...JoinOption) error {
-	m := newMembership(c, handle, append(opts, WithKeepAlive()))
+	m := newMembership(c, handle, append(slices.Clip(opts), WithKeepAlive()))
 	for _, r := range all {
 		r.Mode = Replace
 		if _, err := c.registerRequest(r); err != nil {
@@ -86,7 +87,7 @@ func (c *Client) JoinAll(ctx context.Context, all []Registration, handle Handler
 // attaches them again after an outage. It registers and unregisters nothing.
 func (c *Client) Receive(ctx context.Context, ids []string, handle Handler, opts ...JoinOption) error {
 	m := newMembership(c, handle, opts)
-	m.ids, m.stay = ids, true
+	m.ids, m.stay = slices.Clone(ids), true
 	return m.run(ctx)
 }
 
@@ -192,7 +193,7 @@ func (m *membership) once(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer s.Close()
+	defer func() { _ = s.Close() }() // whose error is always nil
 	err = m.stayOn(ctx, s)
 	if ctx.Err() != nil {
 		m.leave(ctx)
@@ -211,7 +212,7 @@ func (m *membership) open(ctx context.Context) (*Stream, error) {
 		cancel()
 		return nil, err
 	}
-	context.AfterFunc(s.ctx, cancel) // Close ends the stream's context
+	s.release = cancel
 	return s, nil
 }
 

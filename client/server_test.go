@@ -18,7 +18,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience bounds every wait for something that is bound to happen.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // server is a real server in this process, on memory.
 type server struct {

@@ -39,6 +39,7 @@ type Stream struct {
 	rpc     grpc.BidiStreamingClient[patternpb.SubscribeRequest, patternpb.SubscribeResponse]
 	ctx     context.Context
 	cancel  context.CancelFunc
+	release context.CancelFunc // of the context that it was opened with; may be nil
 	running sync.WaitGroup
 	out     *outbox
 
@@ -218,6 +219,9 @@ func (s *Stream) Close() error {
 	}
 	s.cancel()
 	s.running.Wait()
+	if s.release != nil {
+		s.release()
+	}
 	return nil
 }
 

@@ -20,9 +20,19 @@ if ! curl -fsS "http://$HTTP/readyz" >/dev/null; then
 	exit 1
 fi
 
-step() { printf '\n\033[1m# %s\033[0m\n' "$1"; }
+step() {
+	if [ -t 1 ]; then printf '\n\033[1m# %s\033[0m\n' "$1"; else printf '\n# %s\n' "$1"; fi
+}
+# show prints a command as one would type it, and runs it.
 show() {
-	printf '$ %s\n' "$*"
+	line=''
+	for word in "$@"; do
+		case $word in
+		*[!A-Za-z0-9_./:=,@%+-]*) line="$line '$word'" ;;
+		*) line="$line $word" ;;
+		esac
+	done
+	printf '$%s\n' "$line"
 	"$@"
 }
 
@@ -37,14 +47,12 @@ trap cleanup EXIT
 step 'Register: one by hand, one over HTTP, a file of them in bulk'
 show $PRISM register dev-1 --replace --meta room=engineering --meta floor:=3 --ttl 10m
 show curl -fsS -X POST "$API/identities" -d '{"identity":"dev-2","mode":"REPLACE","metadata":{"room":"engineering","floor":4}}'
-echo
 show $PRISM register --replace --file examples/stations.jsonl
 
 step 'Enumerate: who is in engineering, and who stands higher than 12,000 ft?'
 show $PRISM enumerate --filter '{"room":"engineering"}'
 show $PRISM enumerate --filter '{"elevation_ft":{"$gt":12000}}'
 show curl -fsS -X POST "$API/identities:enumerate" -d '{"filter":{"room":"engineering"},"include_metadata":false}'
-echo
 
 step 'Subscribe: dev-1 with the command line, dev-2 with curl and server-sent events'
 $PRISM subscribe dev-1 -o jsonl >"$received/dev-1" &
@@ -65,11 +73,16 @@ step 'Multicast: to everybody in engineering, with an answer for each'
 show $PRISM multicast --filter '{"room":"engineering"}' --payload 'Fire drill at noon'
 
 step 'What they received'
-grep 'Fire drill' "$received/dev-1" || grep "$(printf 'Fire drill at noon' | base64)" "$received/dev-1"
-grep 'Fire drill' "$received/dev-2"
+for name in dev-1 dev-2; do
+	tries=0
+	until grep 'Fire drill' "$received/$name"; do
+		tries=$((tries + 1))
+		[ $tries -lt 50 ] || { echo "$name received nothing" >&2; exit 1; }
+		sleep 0.1
+	done
+done
 
 step 'Unregister: gone at once'
 show $PRISM unregister dev-1
 show curl -fsS -X DELETE "$API/identities/dev-2"
-echo
 show $PRISM enumerate --filter '{"room":"engineering"}'

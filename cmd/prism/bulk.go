@@ -65,7 +65,7 @@ func (p *program) registerFile(ctx context.Context, f registerFlags) error {
 		if err != nil {
 			return err
 		}
-		defer file.Close()
+		defer func() { _ = file.Close() }() // it was only read
 		in, name = file, f.file
 		if info, err := file.Stat(); err == nil && info.Mode().IsRegular() {
 			size = info.Size()
@@ -79,7 +79,8 @@ func (p *program) registerFile(ctx context.Context, f registerFlags) error {
 	b := &bulk{p: p, c: c, name: name, flags: f, ttl: ttl, start: time.Now()}
 	if watched(p.err) {
 		b.bar = progressbar.NewOptions64(size, progressbar.OptionSetWriter(p.err), progressbar.OptionClearOnFinish(),
-			progressbar.OptionSetWidth(40), progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionSetDescription("registering"))
+			progressbar.OptionSetWidth(40), progressbar.OptionThrottle(100*time.Millisecond),
+			progressbar.OptionSetDescription("registering"))
 	}
 	err = b.run(ctx, in)
 	if b.bar != nil {
@@ -177,7 +178,7 @@ func (b *bulk) one(ctx context.Context, number int, line []byte) {
 	if r.ID != "" {
 		who = fmt.Sprintf("%s: ", cell(r.ID))
 	}
-	b.p.complain("%s:%d: %s%v", b.name, number, who, err)
+	b.p.complainf("%s:%d: %s%v", b.name, number, who, err)
 }
 
 // hopeless tells whether the lines to come would fail in the same way.

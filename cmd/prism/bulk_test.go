@@ -72,7 +72,7 @@ func TestRegisterTenThousandLines(t *testing.T) {
 		t.Errorf("exit %d, %s%s", r.code, r.out, r.err)
 	}
 	out := prism(t, addr, lines(100, nil), "register", "--file", "-", "--replace", "-o", "json")
-	if got := decode[map[string]any](t, out.out); out.code != 0 || got["registered"] != 100.0 || got["failed"] != 0.0 || got["complete"] != true {
+	if got := decode[map[string]any](t, out.out); out.code != 0 || got["registered"] != 100.0 || got["failed"] != 0.0 || !got["complete"].(bool) {
 		t.Errorf("exit %d, %s", out.code, out.out)
 	}
 }

@@ -26,9 +26,10 @@ func newConfigValidateCmd(p *program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "validate FILE...",
 		Short: "Check configuration files",
-		Long: `Check configuration files as "prism serve" would read them, and print every problem with its place as FILE:LINE:COLUMN. No
-backend is contacted. The exit code is 1 if there is any problem; - reads standard input. With --show, what is fine is
-printed with every default written out; without a FILE that is what runs without a configuration.`,
+		Long: `Check configuration files as "prism serve" would read them, and print every problem with its place as
+FILE:LINE:COLUMN. No backend is contacted. The exit code is 1 if there is any problem; - reads standard input.
+
+With --show, what is fine is printed with every default written out; without a FILE, what runs without a configuration.`,
 		Example: `  prism config validate prism.yaml
   prism config validate deployments/*.yaml
   prism config validate --show > prism.yaml`,
@@ -59,7 +60,7 @@ func (p *program) validate(files []string, show bool) error {
 			}
 			failed = exit{exitError}
 		case err != nil:
-			p.complain("%v", err)
+			p.complainf("%v", err)
 			failed = exit{exitError}
 		case show:
 			fmt.Fprintf(p.out, "# %s\n%s", cell(file), cfg.YAML())
@@ -83,8 +84,7 @@ func (p *program) load(file string) (app.Config, error) {
 
 // configFault introduces the list of problems in a file.
 func configFault(err error) error {
-	var bad *app.ConfigError
-	if errors.As(err, &bad) {
+	if _, ok := errors.AsType[*app.ConfigError](err); ok {
 		return fmt.Errorf("the configuration cannot be used:\n%w", err)
 	}
 	return err

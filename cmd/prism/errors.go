@@ -17,8 +17,9 @@ import (
 const (
 	exitOK       = 0
 	exitError    = 1
-	exitSomeNot  = 2 // multicast: some targets were not delivered
-	exitNotASoul = 3 // multicast: no target was delivered, or there was none
+	exitSomeNot  = 2   // multicast: some targets were not delivered
+	exitNotASoul = 3   // multicast: no target was delivered, or there was none
+	exitSignal   = 128 // and the number of the signal, as shells count
 )
 
 // exit ends the program with a code when everything has been said.
@@ -53,25 +54,23 @@ func (p *program) report(err error) int {
 	if err == nil {
 		return exitOK
 	}
-	var code exit
-	if errors.As(err, &code) {
+	if code, ok := errors.AsType[exit](err); ok {
 		return code.code
 	}
-	var usage *usageError
-	if errors.As(err, &usage) {
-		p.complain("%v", err)
+	if usage, ok := errors.AsType[*usageError](err); ok {
+		p.complainf("%v", err)
 		fmt.Fprintf(p.err, "See `%s --help`.\n", usage.cmd.CommandPath())
 		return exitError
 	}
-	p.complain("%v", err)
+	p.complainf("%v", err)
 	if advice := p.advice(err); advice != "" {
 		fmt.Fprintln(p.err, advice)
 	}
 	return exitError
 }
 
-// complain prints one line about what is wrong.
-func (p *program) complain(format string, args ...any) {
+// complainf prints one line about what is wrong.
+func (p *program) complainf(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
 	fmt.Fprintln(p.err, "prism: "+strings.TrimRight(printable(text, true), "\n"))
 }
@@ -91,7 +90,11 @@ func (p *program) advice(err error) string {
 
 // unreachable tells whether it is the server itself that is away, and not a backend behind it: then the words are gRPC's.
 func unreachable(err error) bool {
-	words := status.Convert(err).Message()
+	var call interface{ GRPCStatus() *status.Status }
+	if !errors.As(err, &call) {
+		return false
+	}
+	words := call.GRPCStatus().Message()
 	return slices.ContainsFunc([]string{
 		"connection error", "last connection error", "name resolver error", "last resolver error", "error reading from server",
 		"closing transport", "keepalive ping failed", "error reading server preface",

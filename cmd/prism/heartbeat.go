@@ -84,7 +84,7 @@ func (p *program) forEach(
 		case errors.Is(err, client.ErrUnavailable), ctx.Err() != nil:
 			return err
 		case err != nil:
-			p.complain("%s: %v", cell(id), err)
+			p.complainf("%s: %v", cell(id), err)
 			failed = exit{exitError}
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -17,7 +18,7 @@ import (
 )
 
 // patience bounds every wait for something that is bound to happen.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // beMain makes the test's binary the real program: see realPrism.
 const beMain = "PRISM_TEST_BE_MAIN"
@@ -142,9 +143,9 @@ func background(t *testing.T, addr string, args ...string) (out, errOut *output,
 	ctx, cancel := context.WithCancel(context.Background())
 	out, errOut = newOutput(t), newOutput(t)
 	ended := make(chan int, 1)
-	go func() {
+	go func(out, errOut io.Writer) {
 		ended <- run(ctx, append([]string{"--server", addr}, args...), strings.NewReader(""), out, errOut)
-	}()
+	}(out, errOut)
 	stop = sync.OnceValue(func() int { cancel(); return <-ended })
 	t.Cleanup(func() { stop() })
 	return out, errOut, stop

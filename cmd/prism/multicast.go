@@ -35,11 +35,11 @@ func newMulticastCmd(p *program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "multicast (--filter JSON | --all) --payload TEXT|@FILE|-",
 		Short: "Deliver a payload to every identity that matches",
-		Long: `Deliver a payload to every identity that matches a filter, and print what became of it: a summary, and the targets that did
-not get it with the reason. To reach everybody takes --all.
+		Long: `Deliver a payload to every identity that matches a filter, and print what became of it: a summary, and the targets
+that did not get it with the reason. To reach everybody takes --all.
 
-The exit code is 0 if every target was delivered, 2 if some were not, 3 if none was or there was no target, and 1 for an
-error.
+The exit code is 0 if every target was delivered, 2 if some were not, 3 if none was or there was no target, and 1 for
+an error.
 
 ` + filterHelp,
 		Example: `  prism multicast --filter '{"room": "engineering"}' --payload 'fire drill at noon'
@@ -54,7 +54,8 @@ error.
 	flags.StringVar(&f.filter, "filter", "", "filter, a `JSON` object")
 	flags.BoolVar(&f.all, "all", false, "deliver to every identity of the namespace")
 	flags.StringVar(&f.payload, "payload", "", "what to deliver: `TEXT`, @FILE, or - for standard input")
-	flags.StringVar(&f.contentType, "content-type", "", "media `TYPE` of the payload (default: that of text for text, application/octet-stream otherwise)")
+	flags.StringVar(&f.contentType, "content-type", "",
+		"media `TYPE` of the payload (default: text/plain for TEXT, application/octet-stream otherwise)")
 	flags.StringVar(&f.delivery, "delivery", "", "`MODE`: at-most-once or at-least-once (default: the namespace's)")
 	flags.DurationVar(&f.wait, "wait-timeout", 0, "longest wait for acks (default: the namespace's)")
 	modes := []string{string(client.AtMostOnce), string(client.AtLeastOnce)}
@@ -148,7 +149,8 @@ func (p *program) multicastTable(r *client.Result) error {
 		return nil
 	}
 	fmt.Fprintf(p.out, "%s: %d delivered, %d pending, %d failed, %d timeout, in %s%s\n",
-		counted(r.TargetCount, "target", "targets"), r.Delivered, r.Pending, r.Failed, r.TimedOut, r.Elapsed.Round(10*time.Microsecond), endedWords(r.Ended))
+		counted(r.TargetCount, "target", "targets"), r.Delivered, r.Pending, r.Failed, r.TimedOut,
+		r.Elapsed.Round(10*time.Microsecond), endedWords(r.Ended))
 	if len(r.Targets) == 0 {
 		return nil
 	}

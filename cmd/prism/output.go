@@ -13,7 +13,6 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/goccy/go-yaml"
 	"golang.org/x/term"
 
 	"github.com/prism-data-layer/prism/client"
@@ -105,15 +104,6 @@ func writeJSON(to io.Writer, value any, indent string) error {
 	encoder.SetEscapeHTML(false)
 	encoder.SetIndent("", indent)
 	return encoder.Encode(value)
-}
-
-// yamlOf goes through JSON, so that both formats have the same fields in the same order.
-func yamlOf(value any) ([]byte, error) {
-	var text bytes.Buffer
-	if err := writeJSON(&text, value, ""); err != nil {
-		return nil, err
-	}
-	return yaml.JSONToYAML(text.Bytes())
 }
 
 // table prints rows in columns.

@@ -25,7 +25,8 @@ type program struct {
 	timeout   time.Duration
 }
 
-const quickStart = `Prism keeps track of who is out there, and delivers a message to everyone that matches, with an outcome for each.
+const quickStart = `Prism keeps track of who is out there, and delivers a message to everyone that matches, with an outcome for
+each.
 
 Quick start, in two terminals:
   prism serve
@@ -49,7 +50,8 @@ func newRootCmd(p *program) *cobra.Command {
 
 	flags := root.PersistentFlags()
 	flags.StringVar(&p.server, "server", env("PRISM_SERVER", client.DefaultServer), "`ADDRESS` of the server (env PRISM_SERVER)")
-	flags.StringVarP(&p.namespace, "namespace", "n", env("PRISM_NAMESPACE", client.DefaultNamespace), "`NAMESPACE` to work in (env PRISM_NAMESPACE)")
+	flags.StringVarP(&p.namespace, "namespace", "n", env("PRISM_NAMESPACE", client.DefaultNamespace),
+		"`NAMESPACE` to work in (env PRISM_NAMESPACE)")
 	flags.StringVarP(&p.format, "output", "o", formatTable, "output `FORMAT`: "+strings.Join(formats, ", "))
 	flags.DurationVar(&p.timeout, "timeout", 10*time.Second, "longest wait for an answer")
 	must(root.RegisterFlagCompletionFunc("namespace", p.completeNamespaces))

@@ -119,15 +119,17 @@ func (p *program) hooks(ids []string, f subscribeFlags) []client.JoinOption {
 		who = fmt.Sprintf("%d identities", len(ids))
 	}
 	options := []client.JoinOption{
-		client.OnJoined(func() { p.complain("receiving for %s; Ctrl-C ends", who) }),
-		client.OnLeft(func(err error) { p.complain("%v; trying again", err) }),
-		client.OnDropped(func(n uint64) { p.complain("lost %s, because they were not read fast enough", counted(int(n), "message", "messages")) }),
+		client.OnJoined(func() { p.complainf("receiving for %s; Ctrl-C ends", who) }),
+		client.OnLeft(func(err error) { p.complainf("%v; trying again", err) }),
+		client.OnDropped(func(n uint64) {
+			p.complainf("lost %s, because they were not read fast enough", counted(int(n), "message", "messages"))
+		}),
 		client.OnLeasesLost(func(lost []string) {
 			words := "register it to be found by filters"
 			if f.register {
 				words = "registering again"
 			}
-			p.complain("not registered (any more): %s; %s", cell(strings.Join(lost, ", ")), words)
+			p.complainf("not registered (any more): %s; %s", cell(strings.Join(lost, ", ")), words)
 		}),
 	}
 	if f.keepAlive {

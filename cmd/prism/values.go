@@ -13,9 +13,9 @@ import (
 )
 
 // metadataHelp explains what the flags --meta and --json take.
-const metadataHelp = `Metadata is given as --meta KEY=TEXT or --meta KEY:=JSON, as often as needed, or at once as --json OBJECT; --meta adds to
---json and overrides it. Dots in a key descend into objects, as in filters: --meta pos.lat:=52.5 is {"pos": {"lat": 52.5}},
-and \. is a dot in a key.`
+const metadataHelp = `Metadata is given as --meta KEY=TEXT or --meta KEY:=JSON, as often as needed, or at once as --json OBJECT;
+--meta adds to --json and overrides it. Dots in a key descend into objects, as in filters: --meta pos.lat:=52.5 is
+{"pos": {"lat": 52.5}}, and \. is a dot in a key.`
 
 // metadataOf builds metadata from the flags --json and --meta.
 func metadataOf(object string, pairs []string) (map[string]any, error) {

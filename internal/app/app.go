@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"syscall"
 
 	"github.com/prism-data-layer/prism/internal/proxy"
@@ -35,24 +36,25 @@ func Run(ctx context.Context, cfg Config, logger *slog.Logger, ready func(Addres
 	if err != nil {
 		return err
 	}
-	defer grpcListener.Close()
+	defer grpcListener.Close() //nolint:errcheck // it matters only before Serve owns it
 	httpListener, err := listen(ctx, cfg.Listen.HTTP, "http")
 	if err != nil {
 		return err
 	}
-	defer httpListener.Close()
+	defer httpListener.Close() //nolint:errcheck // see above
 
 	running, err := start(ctx, cfg, logger)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, running.close()) }()
+	//nolint:contextcheck // a server outlives ctx by its drain; each call has its own context
 	server, err := proxy.New(proxy.Config{Namespaces: running.namespaces, Logger: logger})
 	if err != nil {
 		return err
 	}
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(grpcListener, httpListener) }()
+	go func() { served <- server.Serve(grpcListener, httpListener) }() //nolint:contextcheck // see New
 	at := Addresses{GRPC: grpcListener.Addr().String(), HTTP: httpListener.Addr().String()}
 	logger.LogAttrs(ctx, slog.LevelInfo, "serving", slog.String("grpc", at.GRPC), slog.String("http", at.HTTP),
 		slog.Int("namespaces", len(cfg.Namespaces)))
@@ -79,10 +81,11 @@ func listen(ctx context.Context, address, which string) (net.Listener, error) {
 	case err == nil:
 		return l, nil
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("listen on %s: %w; is another server running there? Choose another address with listen.%s in the configuration or --%s-addr",
-			address, err, which, which)
+		return nil, fmt.Errorf("listen on %s: %w; is another server running there? Choose another address with --%s-addr, "+
+			"or listen.%s in the configuration", address, err, which, which)
 	}
-	return nil, fmt.Errorf("listen on %s: %w; the address comes from listen.%s in the configuration or --%s-addr", address, err, which, which)
+	return nil, fmt.Errorf("listen on %s: %w; choose another address with --%s-addr, or listen.%s in the configuration",
+		address, err, which, which)
 }
 
 // runningNamespaces are the namespaces of a configuration, open.
@@ -125,8 +128,8 @@ func (r *runningNamespaces) add(ctx context.Context, n Namespace) error {
 // close closes what is open, in the reverse order of opening.
 func (r *runningNamespaces) close() error {
 	var errs []error
-	for i := len(r.closers) - 1; i >= 0; i-- {
-		errs = append(errs, r.closers[i]())
+	for _, closer := range slices.Backward(r.closers) {
+		errs = append(errs, closer())
 	}
 	return errors.Join(errs...)
 }

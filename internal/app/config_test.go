@@ -138,7 +138,7 @@ func TestProblems(t *testing.T) {
 		"a name twice":          {"namespaces:\n  - name: a\n" + slots + "  - name: a\n" + slots, `5:11: name: namespace "a" is given twice`},
 		"pattern":               {"namespaces:\n  - name: a\n    pattern: pubsub\n    backend_slots: {registry: {type: memory}, messaging: {type: memory}}\n", `3:14: pattern: "pubsub" is not possible; legal values: multicast-registry`},
 		"no type":               {"namespaces:\n  - name: a\n    pattern: multicast-registry\n    backend_slots: {registry: {}, messaging: {type: [memory]}}\n", "4:31: backend_slots.registry.type is missing\n4:53: backend_slots.messaging.type: a list is not possible; legal values: memory"},
-		"no slots":              {"namespaces:\n  - name: a\n    pattern: multicast-registry\n    backend_slots: {registy: {type: memory}}\n", "4:20: backend_slots.registry is missing\n4:20: backend_slots.messaging is missing\n4:21: unknown key backend_slots.registy; did you mean registry? legal keys: registry, messaging, durability"},
+		"no slots":              {"namespaces:\n  - name: a\n    pattern: multicast-registry\n    backend_slots: {registrar: {type: memory}}\n", "4:20: backend_slots.registry is missing\n4:20: backend_slots.messaging is missing\n4:21: unknown key backend_slots.registrar; did you mean registry? legal keys: registry, messaging, durability"},
 		"a slot of text":        {"namespaces:\n  - name: a\n    pattern: multicast-registry\n    backend_slots: {registry: memory, messaging: {type: memory}}\n", `4:31: backend_slots.registry: expected a mapping, got "memory"`},
 		"a type twice":          {"namespaces:\n  - name: a\n    pattern: multicast-registry\n    backend_slots: {registry: {type: memory, type: memory}, messaging: {type: memory}}\n", "4:46: backend_slots.registry.type is given twice"},
 		"an option elsewhere":   {"namespaces:\n  - name: a\n    pattern: multicast-registry\n    backend_slots: {registry: {type: memory, host: x}, messaging: {type: memory, ttl_default: 5}}\n", "4:46: unknown key backend_slots.registry.host; legal keys: type, ttl_default, max_identities\n4:82: unknown key backend_slots.messaging.ttl_default; legal keys: type, delivery, buffer"},
@@ -155,8 +155,7 @@ func TestProblems(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := app.Parse("f", []byte(row.src))
-			var bad *app.ConfigError
-			if !errors.As(err, &bad) {
+			if _, ok := errors.AsType[*app.ConfigError](err); !ok {
 				t.Fatalf("got %v, want a ConfigError", err)
 			}
 			want := "f:" + strings.ReplaceAll(row.want, "\n", "\nf:")

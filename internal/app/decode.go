@@ -49,8 +49,8 @@ type decoder struct {
 	problems []Problem
 }
 
-// at reports a problem.
-func (d *decoder) at(n ast.Node, format string, args ...any) {
+// atf reports a problem.
+func (d *decoder) atf(n ast.Node, format string, args ...any) {
 	p := Problem{File: d.file, Line: 1, Column: 1, Text: fmt.Sprintf(format, args...)}
 	if n != nil {
 		if pos := position(n); pos != nil {
@@ -82,16 +82,16 @@ func position(n ast.Node) *token.Position {
 func (d *decoder) document(src []byte) (root ast.Node) {
 	defer func() {
 		if panicked := recover(); panicked != nil { // a third party's parser meets whatever stands in the file
-			d.at(nil, "is not YAML that can be read: %v", panicked)
+			d.atf(nil, "is not YAML that can be read: %v", panicked)
 			root = nil
 		}
 	}()
 	if len(src) > maxConfigBytes {
-		d.at(nil, "the file has %d bytes, at most %d are read", len(src), maxConfigBytes)
+		d.atf(nil, "the file has %d bytes, at most %d are read", len(src), maxConfigBytes)
 		return nil
 	}
 	if !utf8.Valid(src) {
-		d.at(nil, "is not UTF-8 text")
+		d.atf(nil, "is not UTF-8 text")
 		return nil
 	}
 	file, err := parser.ParseBytes(src, 0, parser.AllowDuplicateMapKey()) // duplicates are reported below, with the others
@@ -109,12 +109,12 @@ func (d *decoder) document(src []byte) (root ast.Node) {
 	}
 	switch len(docs) {
 	case 0:
-		d.at(nil, "the file is empty; legal keys: %s", strings.Join(topLevel, ", "))
+		d.atf(nil, "the file is empty; legal keys: %s", strings.Join(topLevel, ", "))
 		return nil
 	case 1:
 		return docs[0]
 	}
-	d.at(docs[1], "a second document begins here; a configuration is one document, so remove the ---")
+	d.atf(docs[1], "a second document begins here; a configuration is one document, so remove the ---")
 	return nil
 }
 
@@ -166,9 +166,9 @@ func (d *decoder) entries(n ast.Node, what string, pairs []pair, keys []key) {
 		i := slices.IndexFunc(keys, func(k key) bool { return k.name == p.name })
 		switch {
 		case i < 0:
-			d.at(p.key, "unknown key %s%s; %slegal keys: %s", prefix, shorten(p.name), meant(p.name, keys), names(keys))
+			d.atf(p.key, "unknown key %s%s; %slegal keys: %s", prefix, shorten(p.name), meant(p.name, keys), names(keys))
 		case seen[p.name]:
-			d.at(p.key, "%s%s is given twice", prefix, p.name)
+			d.atf(p.key, "%s%s is given twice", prefix, p.name)
 		default:
 			keys[i].read(p.value)
 		}
@@ -176,7 +176,7 @@ func (d *decoder) entries(n ast.Node, what string, pairs []pair, keys []key) {
 	}
 	for _, k := range keys {
 		if k.required && !seen[k.name] {
-			d.at(n, "%s%s is missing", prefix, k.name)
+			d.atf(n, "%s%s is missing", prefix, k.name)
 		}
 	}
 }
@@ -200,7 +200,7 @@ func (d *decoder) pairs(n ast.Node, what string) (pairs []pair, ok bool) {
 		}
 		name, ok := v.Key.(*ast.StringNode)
 		if !ok {
-			d.at(v.Key, "keys must be plain text")
+			d.atf(v.Key, "keys must be plain text")
 			continue
 		}
 		pairs = append(pairs, pair{key: v.Key, name: name.Value, value: v.Value})
@@ -216,7 +216,7 @@ func (d *decoder) list(n ast.Node, what string, read func(i int, n ast.Node)) {
 		return
 	}
 	if len(seq.Values) == 0 {
-		d.at(n, "%s: is empty; at least one is needed", what)
+		d.atf(n, "%s: is empty; at least one is needed", what)
 	}
 	for i, v := range seq.Values {
 		read(i, v)
@@ -228,7 +228,7 @@ func (d *decoder) expected(n ast.Node, what, want string) {
 	if what == "" {
 		what = "the file"
 	}
-	d.at(n, "%s: expected %s, got %s", what, want, describe(n))
+	d.atf(n, "%s: expected %s, got %s", what, want, describe(n))
 }
 
 func describe(n ast.Node) string {

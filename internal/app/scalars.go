@@ -27,7 +27,7 @@ func (d *decoder) choice(n ast.Node, what string, out *string, legal ...string) 
 		*out = s.Value
 		return
 	}
-	d.at(n, "%s: %s is not possible; legal values: %s", what, describe(n), strings.Join(legal, ", "))
+	d.atf(n, "%s: %s is not possible; legal values: %s", what, describe(n), strings.Join(legal, ", "))
 }
 
 // address reads host:port.
@@ -77,7 +77,7 @@ func (d *decoder) span(n ast.Node, what, want string, out *time.Duration) {
 		return
 	}
 	if span < time.Millisecond || span > maxSpan {
-		d.at(n, "%s: %s is out of range; legal values: 1ms to %s", what, shorten(n.GetToken().Value), "876000h (100 years)")
+		d.atf(n, "%s: %s is out of range; legal values: 1ms to %s", what, shorten(n.GetToken().Value), "876000h (100 years)")
 		return
 	}
 	*out = span
@@ -91,7 +91,7 @@ func (d *decoder) count(n ast.Node, what string, out *int, most int) {
 		return
 	}
 	if v < 1 || v > uint64(most) {
-		d.at(n, "%s: %s is out of range; legal values: 1 to %d", what, shorten(n.GetToken().Value), most)
+		d.atf(n, "%s: %s is out of range; legal values: 1 to %d", what, shorten(n.GetToken().Value), most)
 		return
 	}
 	*out = int(v)
@@ -140,7 +140,7 @@ func (d *decoder) size(n ast.Node, what string, out *int, most uint64) {
 		return
 	}
 	if v < 1 || v > most {
-		d.at(n, "%s: %s is out of range; legal values: 1 to %d", what, shorten(n.GetToken().Value), most)
+		d.atf(n, "%s: %s is out of range; legal values: 1 to %d", what, shorten(n.GetToken().Value), most)
 		return
 	}
 	*out = int(v)

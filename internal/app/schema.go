@@ -65,9 +65,9 @@ func (d *decoder) namespace(n ast.Node, what string, seen map[string]bool) Names
 			switch {
 			case out.Namespace == "":
 			case errors.As(multicastregistry.Config{Namespace: out.Namespace}.Validate(), &bad):
-				d.at(n, "name: %s", shortenAll(bad.Problem, out.Namespace))
+				d.atf(n, "name: %s", shortenAll(bad.Problem, out.Namespace))
 			case seen[out.Namespace]:
-				d.at(n, "name: namespace %q is given twice", out.Namespace)
+				d.atf(n, "name: namespace %q is given twice", out.Namespace)
 			}
 			seen[out.Namespace] = true
 		}},

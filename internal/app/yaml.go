@@ -41,7 +41,8 @@ func (n Namespace) write(b *strings.Builder) {
 		}
 		fmt.Fprintf(b, "      %s: %d\n", limit.name, value)
 	}
-	fmt.Fprintf(b, "    backend_slots:\n      registry:\n        type: %s\n        ttl_default: %s\n", n.Registry.Type, never(c.TTLDefault))
+	fmt.Fprint(b, "    backend_slots:\n")
+	fmt.Fprintf(b, "      registry:\n        type: %s\n        ttl_default: %s\n", n.Registry.Type, never(c.TTLDefault))
 	option(b, "max_identities", n.Registry.Memory.MaxIdentities)
 	fmt.Fprintf(b, "      messaging:\n        type: %s\n        delivery: %s\n", n.Messaging.Type, c.Delivery)
 	option(b, "buffer", n.Messaging.Memory.Buffer)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -63,10 +64,10 @@ func TestDrain(t *testing.T) {
 	_, err = b.rpc.Register(b.ctx, &patternpb.RegisterRequest{Identity: "late"})
 	wantError(t, err, codes.Unavailable, "", "shutting down")
 	wantError(t, b.open().end(), codes.Unavailable, "", "shutting down")
-	if resp, body := b.do("GET", "/readyz", ""); resp.StatusCode != 503 || !strings.Contains(body, "shutting down") {
+	if resp, body := b.do("GET", "/readyz", ""); resp.StatusCode != http.StatusServiceUnavailable || !strings.Contains(body, "shutting down") {
 		t.Errorf("readyz: %d %s", resp.StatusCode, body)
 	}
-	if resp, body := b.do("POST", base+"/identities", `{"identity":"late"}`); resp.StatusCode != 503 {
+	if resp, body := b.do("POST", base+"/identities", `{"identity":"late"}`); resp.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("late: %d %s", resp.StatusCode, body)
 	}
 	select {
@@ -76,7 +77,7 @@ func TestDrain(t *testing.T) {
 	}
 
 	c.ack(batch)
-	if resp, body := b.do("POST", base+"/messages:ack", fmt.Sprintf(`{"stream":%q,"acks":[{"identity":"http","message_id":%q}]}`, stream, id)); resp.StatusCode != 200 {
+	if resp, body := b.do("POST", base+"/messages:ack", fmt.Sprintf(`{"stream":%q,"acks":[{"identity":"http","message_id":%q}]}`, stream, id)); resp.StatusCode != http.StatusOK {
 		t.Errorf("ack while draining: %d %s", resp.StatusCode, body)
 	}
 	if got := <-result; got.GetDeliveredCount() != 2 {
@@ -161,14 +162,14 @@ func TestDrainCutsOff(t *testing.T) {
 	<-started
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
-	err := b.Server.Drain(ctx)
+	err := b.Drain(ctx)
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("drain: %v, want the deadline", err)
 	}
 	if err := <-result; status.Code(err) != codes.Unavailable && status.Code(err) != codes.Canceled {
 		t.Errorf("the call was cut off with %v", err)
 	}
-	b.Server.drainErr = nil // the clean-up checks it
+	b.drainErr = nil // the clean-up checks it
 }
 
 func TestServeFails(t *testing.T) {
@@ -193,7 +194,7 @@ func TestServeFails(t *testing.T) {
 		case "http":
 			httpSide = broken
 		default:
-			go s.Drain(t.Context()) //nolint:errcheck // checked below
+			go s.Drain(t.Context())
 		}
 		err = s.Serve(grpcSide, httpSide)
 		if (err == nil) != (side == "neither") {

@@ -64,12 +64,10 @@ func convert(ctx context.Context, err error) *status.Status {
 	if gone := ctx.Err(); gone != nil && errors.Is(err, gone) {
 		return status.FromContextError(gone)
 	}
-	var syntax *filter.SyntaxError
-	if errors.As(err, &syntax) {
+	if syntax, ok := errors.AsType[*filter.SyntaxError](err); ok {
 		return badRequest("filter"+syntax.Pointer, syntax.Msg, err.Error())
 	}
-	var invalid *multicastregistry.InvalidError
-	if errors.As(err, &invalid) {
+	if invalid, ok := errors.AsType[*multicastregistry.InvalidError](err); ok {
 		return badRequest(invalid.Field, invalid.Problem, err.Error())
 	}
 	for _, known := range sentinels {

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -44,7 +45,7 @@ func (s *Server) newGateway(client patternpb.MulticastRegistryPatternClient) (ht
 		runtime.WithDisablePathLengthFallback(),
 		runtime.WithDisableHTTPMethodOverride(),
 		runtime.WithIncomingHeaderMatcher(func(key string) (string, bool) {
-			if http.CanonicalHeaderKey(key) == "X-Request-Id" {
+			if strings.EqualFold(key, requestIDHTTP) {
 				return requestIDHeader, true
 			}
 			return runtime.DefaultHeaderMatcher(key)
@@ -71,14 +72,14 @@ func (s *Server) newGateway(client patternpb.MulticastRegistryPatternClient) (ht
 func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	g.server.requests.Add(1)
 	defer g.server.requests.Done()
-	id := r.Header.Get(requestIDHeader)
+	id := r.Header.Get(requestIDHTTP)
 	if !validRequestID(id) {
 		id = newToken()
-		r.Header.Set(requestIDHeader, id)
+		r.Header.Set(requestIDHTTP, id)
 	}
-	w.Header().Set(requestIDHeader, id)
+	w.Header().Set(requestIDHTTP, id)
 	r = r.WithContext(context.WithValue(r.Context(), requestIDKey{}, id))
-	defer func() {
+	defer func() { //nolint:contextcheck // r carries the context
 		if err := recovered(recover(), nil); err != nil {
 			g.fail(w, r, g.server.failed(r.Context(), r.Method+" "+r.URL.EscapedPath(), err))
 		}
@@ -87,6 +88,7 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = g.readBody(w, r)
 	}
+	w = &promptWriter{ResponseWriter: w, control: http.NewResponseController(w), timeout: g.server.cfg.WriteTimeout}
 	if err != nil {
 		g.fail(w, r, err)
 		return
@@ -97,6 +99,29 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	g.mux.ServeHTTP(w, r)
 }
+
+// promptWriter gives every write its own deadline, so that a client that does not read holds nothing for ever. The calls
+// themselves may take as long as they take.
+type promptWriter struct {
+	http.ResponseWriter
+	control *http.ResponseController
+	timeout time.Duration
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (w *promptWriter) WriteHeader(code int) {
+	_ = w.control.SetWriteDeadline(time.Now().Add(w.timeout)) // every server of net/http can
+	w.ResponseWriter.WriteHeader(code)
+}
+
+// Write implements http.ResponseWriter.
+func (w *promptWriter) Write(p []byte) (int, error) {
+	_ = w.control.SetWriteDeadline(time.Now().Add(w.timeout)) // every server of net/http can
+	return w.ResponseWriter.Write(p)
+}
+
+// Unwrap lets http.ResponseController through.
+func (w *promptWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // readBody takes the whole body in, within bounds of size and time, so that what follows never waits for the client.
 func (g *gateway) readBody(w http.ResponseWriter, r *http.Request) error {
@@ -127,15 +152,14 @@ type failure struct {
 		HTTP      int    `json:"http"`            // the response's status
 		Message   string `json:"message"`         // what is wrong and what to do
 		Field     string `json:"field,omitempty"` // field at fault, with a JSON pointer behind it
-		RequestID string `json:"request_id"`      // as in the header X-Request-Id
+		RequestID string `json:"request_id"`      // as in the header X-Request-ID
 	} `json:"error"`
 }
 
 // fail answers with an error of any kind.
 func (g *gateway) fail(w http.ResponseWriter, r *http.Request, err error) {
 	body := g.failure(r, err)
-	var method *methodError
-	if errors.As(err, &method) {
+	if method, ok := errors.AsType[*methodError](err); ok {
 		w.Header().Set("Allow", method.allowed)
 	}
 	if body.Error.HTTP == http.StatusServiceUnavailable {

@@ -7,9 +7,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -90,12 +92,12 @@ func TestHTTPCalls(t *testing.T) {
 					t.Errorf("lacks %s: %s", part, flat)
 				}
 			}
-			if resp.Header.Get("X-Request-Id") == "" || resp.Header.Get("Content-Type") != "application/json" && row.method != "HEAD" {
+			if resp.Header.Get(requestIDHTTP) == "" || resp.Header.Get("Content-Type") != "application/json" && row.method != "HEAD" {
 				t.Errorf("headers %v", resp.Header)
 			}
 			if row.code >= 400 {
 				var f failure
-				if err := json.Unmarshal([]byte(body), &f); err != nil || f.Error.HTTP != row.code || f.Error.Message == "" || f.Error.RequestID != resp.Header.Get("X-Request-Id") {
+				if err := json.Unmarshal([]byte(body), &f); err != nil || f.Error.HTTP != row.code || f.Error.Message == "" || f.Error.RequestID != resp.Header.Get(requestIDHTTP) {
 					t.Errorf("error %+v, %v", f, err)
 				}
 			}
@@ -105,17 +107,17 @@ func TestHTTPCalls(t *testing.T) {
 	if resp.Header.Get("Allow") != "POST" {
 		t.Errorf("Allow: %q, want POST", resp.Header.Get("Allow"))
 	}
-	resp, _ = b.do("POST", base+"/identities", `{"identity":"x/y z"}`, "X-Request-Id", "mine-1")
+	resp, _ = b.do("POST", base+"/identities", `{"identity":"x/y z"}`, requestIDHTTP, "mine-1")
 	if got := resp.Header.Get("Location"); got != base+"/identities/x%2Fy%20z" {
 		t.Errorf("Location: %q", got)
 	}
-	if got := resp.Header.Get("X-Request-Id"); got != "mine-1" {
+	if got := resp.Header.Get(requestIDHTTP); got != "mine-1" {
 		t.Errorf("X-Request-Id: %q, want mine-1", got)
 	}
-	if resp, body := b.do("POST", base+"/identities", `{"identity":"form"}`, "Content-Type", "application/x-www-form-urlencoded"); resp.StatusCode != 201 {
+	if resp, body := b.do("POST", base+"/identities", `{"identity":"form"}`, "Content-Type", "application/x-www-form-urlencoded"); resp.StatusCode != http.StatusCreated {
 		t.Errorf("what curl -d sends: %d %s", resp.StatusCode, body)
 	}
-	if resp, _ := b.do("POST", base+"/identities/form:heartbeat", ``, "X-HTTP-Method-Override", "DELETE"); resp.StatusCode != 200 {
+	if resp, _ := b.do("POST", base+"/identities/form:heartbeat", ``, "X-HTTP-Method-Override", "DELETE"); resp.StatusCode != http.StatusOK {
 		t.Errorf("a header changed the method: %d", resp.StatusCode)
 	}
 }
@@ -156,15 +158,15 @@ func TestEveryRouteIsServed(t *testing.T) {
 func TestHostileIdentitiesOverHTTP(t *testing.T) {
 	b := serve(t, Config{})
 	for _, id := range hostile {
-		body, _ := json.Marshal(map[string]string{"identity": id})
+		body := mustJSON(map[string]string{"identity": id})
 		resp, text := b.do("POST", base+"/identities", string(body))
-		if resp.StatusCode != 201 {
+		if resp.StatusCode != http.StatusCreated {
 			t.Errorf("register %q: %d %s", id, resp.StatusCode, text)
 			continue
 		}
 		location := resp.Header.Get("Location")
 		for _, path := range []string{location, base + "/identities/" + everyByte(id)} {
-			if resp, text := b.do("POST", path+":heartbeat", ""); resp.StatusCode != 200 {
+			if resp, text := b.do("POST", path+":heartbeat", ""); resp.StatusCode != http.StatusOK {
 				t.Errorf("heartbeat of %q at %s: %d %s", id, path, resp.StatusCode, text)
 			}
 			events := b.events(path + ":subscribe")
@@ -173,7 +175,7 @@ func TestHostileIdentitiesOverHTTP(t *testing.T) {
 			}
 			events.close()
 		}
-		if resp, text := b.do("DELETE", location, ""); resp.StatusCode != 200 || !strings.Contains(text, "true") {
+		if resp, text := b.do("DELETE", location, ""); resp.StatusCode != http.StatusOK || !strings.Contains(text, "true") {
 			t.Errorf("unregister %q at %s: %d %s", id, location, resp.StatusCode, text)
 		}
 	}
@@ -205,10 +207,10 @@ func TestBodyTooLarge(t *testing.T) {
 	b := serve(t, Config{})
 	limit := b.Server.http.Handler.(*gateway).maxBody
 	resp, text := b.do("POST", base+"/identities", strings.Repeat(" ", int(limit)+1))
-	if resp.StatusCode != http.StatusRequestEntityTooLarge || !strings.Contains(text, fmt.Sprint(limit)) {
+	if resp.StatusCode != http.StatusRequestEntityTooLarge || !strings.Contains(text, strconv.FormatInt(limit, 10)) {
 		t.Errorf("got %d %s", resp.StatusCode, text)
 	}
-	if resp, text := b.do("POST", base+"/identities", strings.Repeat(" ", int(limit))); resp.StatusCode != 400 || !strings.Contains(text, `"field": "identity"`) {
+	if resp, text := b.do("POST", base+"/identities", strings.Repeat(" ", int(limit))); resp.StatusCode != http.StatusBadRequest || !strings.Contains(text, `"field": "identity"`) {
 		t.Errorf("at the limit: %d %s", resp.StatusCode, text)
 	}
 }
@@ -241,18 +243,18 @@ func TestNotReady(t *testing.T) {
 		registry: &brokenRegistry{fail: func(context.Context) error { panic("hunter2") }},
 	})
 	resp, body := b.do("GET", "/readyz", "")
-	if resp.StatusCode != 503 || !strings.Contains(body, "redis away") || !strings.Contains(body, `"default": "ok"`) {
+	if resp.StatusCode != http.StatusServiceUnavailable || !strings.Contains(body, "redis away") || !strings.Contains(body, `"default": "ok"`) {
 		t.Errorf("got %d %s", resp.StatusCode, body)
 	}
-	if resp, _ := b.do("GET", "/healthz", ""); resp.StatusCode != 200 {
+	if resp, _ := b.do("GET", "/healthz", ""); resp.StatusCode != http.StatusOK {
 		t.Errorf("healthz: %d", resp.StatusCode)
 	}
 	resp, body = b.do("POST", "/v1/namespaces/broken/identities", `{"identity":"a"}`)
-	if resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" || !strings.Contains(body, "UNAVAILABLE") {
+	if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" || !strings.Contains(body, "UNAVAILABLE") {
 		t.Errorf("got %d %s", resp.StatusCode, body)
 	}
 	resp, body = b.do("POST", "/v1/namespaces/panics/identities", `{"identity":"a"}`)
-	if resp.StatusCode != 500 || strings.Contains(body, "hunter2") || !strings.Contains(body, resp.Header.Get("X-Request-Id")) {
+	if resp.StatusCode != http.StatusInternalServerError || strings.Contains(body, "hunter2") || !strings.Contains(body, resp.Header.Get(requestIDHTTP)) {
 		t.Errorf("got %d %s", resp.StatusCode, body)
 	}
 }
@@ -263,7 +265,7 @@ func TestGatewayPanics(t *testing.T) {
 	g := b.Server.http.Handler.(*gateway)
 	g.table = append(g.table, route{method: "GET", path: "/boom", serve: func(http.ResponseWriter, *http.Request, map[string]string) { panic("hunter2") }})
 	resp, body := b.do("GET", "/boom", "")
-	if resp.StatusCode != 500 || strings.Contains(body, "hunter2") || !strings.Contains(b.log.String(), "hunter2") {
+	if resp.StatusCode != http.StatusInternalServerError || strings.Contains(body, "hunter2") || !strings.Contains(b.log.String(), "hunter2") {
 		t.Errorf("got %d %s", resp.StatusCode, body)
 	}
 }
@@ -271,7 +273,7 @@ func TestGatewayPanics(t *testing.T) {
 // sse reads server-sent events.
 type sse struct {
 	t     *testing.T
-	resp  *http.Response
+	body  io.Closer
 	lines *bufio.Reader
 	stop  context.CancelFunc
 }
@@ -286,21 +288,21 @@ func (b *bench) events(path string) *sse {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	resp, err := b.http.Do(req)
+	resp, err := b.http.Do(req) //nolint:bodyclose // close does
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	if resp.StatusCode != 200 || resp.Header.Get("Content-Type") != "text/event-stream" || resp.Header.Get("Cache-Control") != "no-store" {
+	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "text/event-stream" || resp.Header.Get("Cache-Control") != "no-store" {
 		b.t.Fatalf("GET %s: %d %v", path, resp.StatusCode, resp.Header)
 	}
-	s := &sse{t: b.t, resp: resp, lines: bufio.NewReader(resp.Body), stop: cancel}
+	s := &sse{t: b.t, body: resp.Body, lines: bufio.NewReader(resp.Body), stop: cancel}
 	b.t.Cleanup(s.close)
 	return s
 }
 
 func (s *sse) close() {
 	s.stop()
-	s.resp.Body.Close()
+	s.body.Close()
 }
 
 // read returns the next event; a comment is an event named ":".
@@ -398,7 +400,9 @@ func TestEventsAckedByTheApplication(t *testing.T) {
 	b := serve(t, Config{})
 	b.register("a")
 	s := b.events(base + "/identities/a:subscribe?ack=manual")
-	var attached struct{ Stream string }
+	var attached struct {
+		Stream string `json:"stream"`
+	}
 	if err := json.Unmarshal([]byte(s.next().data), &attached); err != nil || len(attached.Stream) != 32 {
 		t.Fatalf("attached: %+v, %v", attached, err)
 	}
@@ -431,7 +435,7 @@ func TestEventsAckedByTheApplication(t *testing.T) {
 		`5`:                                 "expected {",
 		"{\"stream\":\"\xff\"}":             "UTF-8",
 	} {
-		if resp, got := b.do("POST", base+"/messages:ack", body); resp.StatusCode != 400 || !strings.Contains(got, text) {
+		if resp, got := b.do("POST", base+"/messages:ack", body); resp.StatusCode != http.StatusBadRequest || !strings.Contains(got, text) {
 			t.Errorf("%q: %d %s", body, resp.StatusCode, got)
 		}
 	}
@@ -470,7 +474,7 @@ func TestEventsRefused(t *testing.T) {
 		base + "/identities/" + strings.Repeat("x", 300) + ":subscribe": `400 "field": "attach/identities/0"`,
 	} {
 		code, text, _ := strings.Cut(want, " ")
-		if resp, body := b.do("GET", path, ""); fmt.Sprint(resp.StatusCode) != code || !strings.Contains(body, text) {
+		if resp, body := b.do("GET", path, ""); strconv.Itoa(resp.StatusCode) != code || !strings.Contains(body, text) {
 			t.Errorf("%.80s: %d %s", path, resp.StatusCode, body)
 		}
 	}
@@ -506,11 +510,10 @@ func TestEventsUnread(t *testing.T) {
 	payload := make([]byte, 1<<19)
 	gone := false
 	for deadline := time.Now().Add(patience); !gone && time.Now().Before(deadline); {
-		got, err := b.rpc.Multicast(b.ctx, &patternpb.MulticastRequest{Payload: payload, Delivery: patternpb.Delivery_AT_MOST_ONCE})
-		if err != nil {
+		if _, err := b.rpc.Multicast(b.ctx, &patternpb.MulticastRequest{Payload: payload, Delivery: patternpb.Delivery_AT_MOST_ONCE}); err != nil {
 			t.Fatal(err)
 		}
-		got, err = b.rpc.Multicast(b.ctx, &patternpb.MulticastRequest{Filter: obj(t, map[string]any{"no": "body"})})
+		got, err := b.rpc.Multicast(b.ctx, &patternpb.MulticastRequest{Filter: obj(t, map[string]any{"no": "body"})})
 		if err != nil || got.GetTargetCount() != 0 {
 			t.Fatal(got, err)
 		}
@@ -532,5 +535,17 @@ func TestEventsDropped(t *testing.T) {
 	text := e.text.String()
 	if len(acks) != 1 || !strings.HasPrefix(text, "event: dropped\ndata: {\"count\":7}\n\nevent: message\nid: 1\n") || strings.Contains(text, "id: bad") {
 		t.Errorf("acks %v of %s", acks, text)
+	}
+}
+
+// A deadline of one answer must not reach into the next one on the same connection.
+func TestWriteDeadlineIsPerWrite(t *testing.T) {
+	b := serve(t, Config{WriteTimeout: 20 * time.Millisecond})
+	for range 3 {
+		if resp, _ := b.do("HEAD", "/healthz", ""); resp.StatusCode != http.StatusOK {
+			t.Fatal(resp.StatusCode)
+		}
+		until := time.Now().Add(60 * time.Millisecond)
+		eventually(t, "the deadline passes", func() bool { return time.Now().After(until) })
 	}
 }

@@ -17,6 +17,9 @@ import (
 // requestIDHeader carries the id of a call, in both directions: the caller's own or one made here.
 const requestIDHeader = "x-request-id"
 
+// requestIDHTTP is the same in HTTP.
+const requestIDHTTP = "X-Request-ID"
+
 type requestIDKey struct{}
 
 func requestID(ctx context.Context) string {

@@ -245,8 +245,14 @@ func wantError(t *testing.T, err error, code codes.Code, field, text string) {
 	}
 }
 
-// do sends an HTTP request and returns the response with its body read.
-func (b *bench) do(method, path, body string, header ...string) (*http.Response, string) {
+// answer is what an HTTP request came back with, without its body.
+type answer struct {
+	StatusCode int
+	Header     http.Header
+}
+
+// do sends an HTTP request and returns the answer and its body.
+func (b *bench) do(method, path, body string, header ...string) (answer, string) {
 	b.t.Helper()
 	var reader io.Reader
 	if body != "" {
@@ -268,7 +274,7 @@ func (b *bench) do(method, path, body string, header ...string) (*http.Response,
 	if err != nil {
 		b.t.Fatalf("%s %s: read the body: %v", method, path, err)
 	}
-	return resp, string(text)
+	return answer{resp.StatusCode, resp.Header}, string(text)
 }
 
 // brokenRegistry is a registry whose backend fails, or panics, or never answers.

@@ -156,8 +156,7 @@ func checkIdentities(field string, ids []string) error {
 		return invalid(field, fmt.Sprintf("names %d identities, at most %d are allowed at once", len(ids), maxAttach))
 	}
 	for i, id := range ids {
-		var bad *multicastregistry.InvalidError
-		if errors.As(multicastregistry.CheckIdentity(id), &bad) {
+		if bad, ok := errors.AsType[*multicastregistry.InvalidError](multicastregistry.CheckIdentity(id)); ok {
 			return invalid(field+"/"+strconv.Itoa(i), bad.Problem)
 		}
 	}

@@ -29,7 +29,10 @@ func (g *gateway) routes() []route {
 	return []route{
 		{method: http.MethodGet, path: "/", about: "this list", serve: g.index},
 		{method: http.MethodGet, path: "/healthz", about: "200 while the process lives", serve: g.healthz},
-		{method: http.MethodGet, path: "/readyz", about: "200 while every backend answers, else 503 and which does not", serve: g.readyz},
+		{
+			method: http.MethodGet, path: "/readyz", about: "200 while every backend answers, else 503 and which does not",
+			serve: g.readyz,
+		},
 		{method: http.MethodGet, path: "/v1/namespaces", about: "list the namespaces"},
 		{method: http.MethodPost, path: namespace + "/identities", about: "register an identity"},
 		{method: http.MethodPost, path: namespace + "/identities/{identity}:heartbeat", about: "renew a lease"},
@@ -45,7 +48,10 @@ func (g *gateway) routes() []route {
 			about: "receive the messages of any number of identities (?identity=a&identity=b) as server-sent events",
 			serve: g.subscribe,
 		},
-		{method: http.MethodPost, path: namespace + "/messages:ack", about: "acknowledge messages of a stream with ?ack=manual", serve: g.ack},
+		{
+			method: http.MethodPost, path: namespace + "/messages:ack",
+			about: "acknowledge messages of a stream with ?ack=manual", serve: g.ack,
+		},
 	}
 }
 
@@ -90,7 +96,8 @@ func (g *gateway) find(r *http.Request) (*route, map[string]string, error) {
 		}
 		probe := t.method == http.MethodGet && t.serve != nil && !strings.HasPrefix(t.path, "/v1/")
 		if r.Method == t.method || probe && r.Method == http.MethodHead {
-			return t, vars, t.checkQuery(r.URL.RawQuery)
+			err := t.checkQuery(r.URL.RawQuery)
+			return t, vars, err
 		}
 		allowed = append(allowed, t.method)
 		if probe {
@@ -177,5 +184,5 @@ func writeJSON(w http.ResponseWriter, code int, body any) {
 	out := json.NewEncoder(w)
 	out.SetIndent("", "  ")
 	out.SetEscapeHTML(false)
-	_ = out.Encode(body) // a client that is gone does not miss it
+	_ = out.Encode(body) //nolint:errchkjson // bodies are our own; a client that is gone does not miss it
 }

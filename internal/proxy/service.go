@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"time"
 
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	patternpb "github.com/prism-data-layer/prism/gen/prism/pattern"
@@ -163,7 +162,7 @@ func (s *service) ListNamespaces(
 			s.log.LogAttrs(ctx, slog.LevelWarn, "identities could not be counted", slog.String("namespace", name),
 				slog.String("request_id", requestID(ctx)), slog.Any("error", err))
 		} else if ok {
-			shown.IdentityCount = proto.Uint64(uint64(count))
+			shown.IdentityCount = new(uint64(count))
 		}
 		out.Namespaces = append(out.Namespaces, shown)
 	}

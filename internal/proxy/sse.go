@@ -45,7 +45,6 @@ type eventStream struct {
 
 	w       http.ResponseWriter
 	control *http.ResponseController
-	timeout time.Duration
 	text    bytes.Buffer // events that wait for a flush
 }
 
@@ -78,7 +77,7 @@ func (g *gateway) subscribe(w http.ResponseWriter, r *http.Request, vars map[str
 	}
 	e := &eventStream{
 		id: newToken(), namespace: attach.GetNamespace(), stream: stream, auto: auto,
-		w: w, control: http.NewResponseController(w), timeout: g.server.cfg.WriteTimeout,
+		w: w, control: http.NewResponseController(w),
 	}
 	if !auto {
 		g.server.events.add(e)
@@ -277,9 +276,7 @@ func (e *eventStream) event(name, id string, data any) {
 
 // flush writes what waits to the connection.
 func (e *eventStream) flush() error {
-	_ = e.control.SetWriteDeadline(time.Now().Add(e.timeout)) // every server of net/http can
-	_, err := e.text.WriteTo(e.w)
-	if err != nil {
+	if _, err := e.text.WriteTo(e.w); err != nil {
 		return err
 	}
 	return e.control.Flush()

@@ -165,7 +165,9 @@ func (u *subscription) pump(events chan<- multicastregistry.Event) error {
 func (u *subscription) send(events <-chan multicastregistry.Event) error {
 	leaving := u.server.drain.leaving
 	var quiet, acked <-chan struct{}
-	var grace <-chan time.Time
+	grace := time.NewTimer(time.Hour)
+	grace.Stop() // until it is quiet
+	defer grace.Stop()
 	for {
 		var err error
 		select {
@@ -179,9 +181,8 @@ func (u *subscription) send(events <-chan multicastregistry.Event) error {
 				Closing: &patternpb.Closing{Reason: "the server is shutting down"},
 			}})
 		case <-quiet:
-			timer := time.NewTimer(ackGrace)
-			defer timer.Stop() //nolint:revive // not a loop: quiet comes once
-			quiet, grace, acked = nil, timer.C, u.acked
+			quiet, acked = nil, u.acked
+			grace.Reset(ackGrace)
 			if u.unacked.Load() <= 0 {
 				return errGone
 			}
@@ -189,7 +190,7 @@ func (u *subscription) send(events <-chan multicastregistry.Event) error {
 			if u.unacked.Load() <= 0 {
 				return errGone
 			}
-		case <-grace:
+		case <-grace.C:
 			return errGone
 		case <-u.life.Done():
 			return nil
@@ -207,14 +208,12 @@ func (u *subscription) sendEvent(event multicastregistry.Event) error {
 	for len(rest) > 0 || dropped > 0 {
 		n := frame(rest)
 		out := &patternpb.Messages{Dropped: dropped, Messages: make([]*patternpb.Message, n)}
-		wanted := 0
 		for i := range n {
 			out.Messages[i] = message(&rest[i])
-			if out.Messages[i].GetAckWanted() {
-				wanted++
+			if rest[i].AckTo != "" {
+				u.unacked.Add(1)
 			}
 		}
-		u.unacked.Add(int64(wanted))
 		rest, dropped = rest[n:], 0
 		if err := u.wire.Send(&patternpb.SubscribeResponse{
 			Response: &patternpb.SubscribeResponse_Messages{Messages: out},

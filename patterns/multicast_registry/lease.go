@@ -32,7 +32,8 @@ type keeper struct {
 type renewal struct {
 	id    string
 	due   time.Time
-	place int // in the queue; -1 while it is being renewed
+	place int  // in the queue; -1 while it is being renewed
+	again bool // keep was called while it was being renewed: what that finds may be out of date
 }
 
 func newKeeper(registry Registry) *keeper {
@@ -57,6 +58,8 @@ func (k *keeper) keep(ids []string) {
 		case r.place >= 0:
 			r.due = now
 			heap.Fix(&k.queue, r.place)
+		default:
+			r.again = true
 		}
 	}
 	k.mu.Unlock()
@@ -152,6 +155,8 @@ func (k *keeper) renew(ctx context.Context, r *renewal) {
 		return
 	}
 	switch {
+	case r.again:
+		r.again, r.due = false, time.Now()
 	case errors.Is(err, ErrNotFound):
 		k.forget(r)
 		k.lost = append(k.lost, r.id)

@@ -9,10 +9,6 @@ import (
 	"sync"
 )
 
-// maxUnacked bounds the messages of one subscriber that wait for its ack. Beyond it the oldest is forgotten, and its ack
-// passed over: the sender sees no ack, a stored message is delivered again.
-const maxUnacked = 1 << 16
-
 // Event is what a subscriber receives at once. At least one field is set.
 type Event struct {
 	// Messages in order of arrival.
@@ -45,14 +41,9 @@ type Subscriber struct {
 	running sync.WaitGroup
 
 	mu      sync.Mutex
-	unacked map[MessageName]ackAddress
-	order   []MessageName // unacked ones and some that were acked, oldest first
-	broken  error         // why a source ended before Close
+	unacked unacked
+	broken  error // why a source ended before Close
 }
-
-// ackAddress is where the ack of a message goes: to its sender, to the durability slot, or to both when the same message
-// came both ways.
-type ackAddress struct{ live, stored string }
 
 // Subscribe returns a subscriber with no identities attached yet. The context covers the call; Close ends the subscriber.
 func (c *Coordinator) Subscribe(ctx context.Context) (*Subscriber, error) {
@@ -60,7 +51,7 @@ func (c *Coordinator) Subscribe(ctx context.Context) (*Subscriber, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Subscriber{c: c, live: live, events: make(chan Event), unacked: make(map[MessageName]ackAddress)}
+	s := &Subscriber{c: c, live: live, events: make(chan Event), unacked: newUnacked()}
 	if c.slots.Durability != nil {
 		if s.stored, err = c.slots.Durability.Consume(ctx); err != nil {
 			return nil, errors.Join(err, live.Close())
@@ -184,22 +175,7 @@ func (s *Subscriber) remember(messages []Message, stored bool) {
 		if m.AckTo == "" {
 			continue
 		}
-		name := MessageName{Identity: m.Identity, ID: m.ID}
-		address, known := s.unacked[name]
-		if stored {
-			address.stored = m.AckTo
-		} else {
-			address.live = m.AckTo
-		}
-		s.unacked[name] = address
-		if known {
-			continue
-		}
-		s.order = append(s.order, name)
-		if len(s.order) > maxUnacked {
-			delete(s.unacked, s.order[0])
-			s.order = s.order[1:]
-		}
+		s.unacked.add(MessageName{Identity: m.Identity, ID: m.ID}, m.AckTo, stored)
 	}
 }
 
@@ -208,20 +184,13 @@ func (s *Subscriber) Ack(ctx context.Context, names ...MessageName) error {
 	var live, stored []Ack
 	s.mu.Lock()
 	for _, name := range names {
-		address, ok := s.unacked[name]
-		if !ok {
-			continue
-		}
-		delete(s.unacked, name)
+		address := s.unacked.take(name)
 		if address.live != "" {
 			live = append(live, Ack{To: address.live, Identity: name.Identity, ID: name.ID})
 		}
 		if address.stored != "" {
 			stored = append(stored, Ack{To: address.stored, Identity: name.Identity, ID: name.ID})
 		}
-	}
-	if len(s.unacked) == 0 {
-		s.order = s.order[:0]
 	}
 	s.mu.Unlock()
 	var errs []error

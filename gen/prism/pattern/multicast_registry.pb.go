@@ -1836,7 +1836,7 @@ type isSubscribeResponse_Response interface {
 }
 
 type SubscribeResponse_Attached struct {
-	// Identities were attached: from here on their messages arrive.
+	// Identities were attached: every message that is sent from here on arrives.
 	Attached *Attached `protobuf:"bytes,1,opt,name=attached,proto3,oneof"`
 }
 
@@ -1870,7 +1870,7 @@ func (*SubscribeResponse_LeaseLost) isSubscribeResponse_Response() {}
 
 func (*SubscribeResponse_Closing) isSubscribeResponse_Response() {}
 
-// Attached confirms one Attach.
+// Attached confirms one Attach. Messages for its identities, stored ones above all, may arrive before it.
 type Attached struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The identities of that request.

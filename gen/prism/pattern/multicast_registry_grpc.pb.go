@@ -66,8 +66,8 @@ type MulticastRegistryPatternClient interface {
 	// not be reached is part of the response, never an error of the call.
 	Multicast(ctx context.Context, in *MulticastRequest, opts ...grpc.CallOption) (*MulticastResponse, error)
 	// Subscribe receives the messages of one or many identities over one stream. The client attaches identities and sends
-	// acks; the server sends batches of messages and notices. The stream ends with UNAVAILABLE when the server drains,
-	// announced by a Closing notice.
+	// acks; the server sends batches of messages and notices. A client that closes its sending side goes on receiving while
+	// anything is attached. The stream ends with UNAVAILABLE when the server drains, announced by a Closing notice.
 	Subscribe(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SubscribeRequest, SubscribeResponse], error)
 	// ListNamespaces returns the namespaces this server serves, ordered by name.
 	ListNamespaces(ctx context.Context, in *ListNamespacesRequest, opts ...grpc.CallOption) (*ListNamespacesResponse, error)
@@ -175,8 +175,8 @@ type MulticastRegistryPatternServer interface {
 	// not be reached is part of the response, never an error of the call.
 	Multicast(context.Context, *MulticastRequest) (*MulticastResponse, error)
 	// Subscribe receives the messages of one or many identities over one stream. The client attaches identities and sends
-	// acks; the server sends batches of messages and notices. The stream ends with UNAVAILABLE when the server drains,
-	// announced by a Closing notice.
+	// acks; the server sends batches of messages and notices. A client that closes its sending side goes on receiving while
+	// anything is attached. The stream ends with UNAVAILABLE when the server drains, announced by a Closing notice.
 	Subscribe(grpc.BidiStreamingServer[SubscribeRequest, SubscribeResponse]) error
 	// ListNamespaces returns the namespaces this server serves, ordered by name.
 	ListNamespaces(context.Context, *ListNamespacesRequest) (*ListNamespacesResponse, error)
