@@ -114,6 +114,25 @@ func invalidError(s *status.Status) *InvalidError {
 	return &InvalidError{Problem: s.Message()}
 }
 
+// Unreachable tells whether an error is an ErrUnavailable because the server itself is away, and not a backend behind it.
+func Unreachable(err error) bool {
+	var call *callError
+	if !errors.As(err, &call) || !errors.Is(err, ErrUnavailable) {
+		return false
+	}
+	// Then the words are the client's own transport's.
+	words := call.status.Message()
+	for _, sign := range []string{
+		"connection error", "last connection error", "name resolver error", "last resolver error", "error reading from server",
+		"closing transport", "keepalive ping failed", "error reading server preface",
+	} {
+		if strings.HasPrefix(words, sign) {
+			return true
+		}
+	}
+	return false
+}
+
 // plain takes gRPC's wrapping off a message about the connection, down to what a person wants to read.
 func plain(message string) string {
 	const dialing = "Error while dialing: "

@@ -179,6 +179,10 @@ func TestWireNumbers(t *testing.T) {
 			t.Errorf("%s is %d here and %d on the wire", row.name, row.ours, row.wire)
 		}
 	}
+	newer := fromStatus(&patternpb.DeliveryStatus{Status: 99, Reason: 99, Evidence: 99, Error: "new"})
+	if newer.Status.String() != "UNKNOWN" || newer.Err == nil {
+		t.Errorf("the status of a newer server is %+v", newer)
+	}
 	for _, mode := range []DeliveryMode{"", AtMostOnce, AtLeastOnce} {
 		if wire, err := toDelivery(mode); err != nil || fromDelivery(wire) != mode {
 			t.Errorf("%q became %v, %v", mode, wire, err)
@@ -253,4 +257,21 @@ func TestOutboxEndsWithTheStream(t *testing.T) {
 		close(ended)
 		newOutbox().run(to, ended)
 	})
+}
+
+func TestUnreachable(t *testing.T) {
+	t.Parallel()
+	c := &Client{server: "here:1"}
+	for message, want := range map[string]bool{
+		`connection error: desc = "transport: Error while dialing: dial tcp 127.0.0.1:1: connect: connection refused"`: true,
+		"name resolver error: produced zero addresses":                                                                 true,
+		"redis: put \"dev-7\": unavailable: connection refused":                                                        false,
+	} {
+		if got := Unreachable(c.failed(status.Error(codes.Unavailable, message))); got != want {
+			t.Errorf("%s: %v", message, got)
+		}
+	}
+	if Unreachable(c.failed(status.Error(codes.NotFound, "connection error"))) || Unreachable(nil) {
+		t.Error("what is not UNAVAILABLE is unreachable")
+	}
 }

@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/grpc/status"
 
 	"github.com/prism-data-layer/prism/client"
 )
@@ -78,7 +76,7 @@ func (p *program) complainf(format string, args ...any) {
 // advice says what to do about an error, if there is something to say.
 func (p *program) advice(err error) string {
 	switch {
-	case errors.Is(err, client.ErrUnavailable) && unreachable(err):
+	case client.Unreachable(err):
 		return "Is `prism serve` running there? --server and PRISM_SERVER say where to look."
 	case errors.Is(err, client.ErrAlreadyExists):
 		return "Use --replace to take its place, or `prism heartbeat` to renew its lease."
@@ -86,17 +84,4 @@ func (p *program) advice(err error) string {
 		return fmt.Sprintf("There was no answer within %s; --timeout allows more.", p.timeout)
 	}
 	return ""
-}
-
-// unreachable tells whether it is the server itself that is away, and not a backend behind it: then the words are gRPC's.
-func unreachable(err error) bool {
-	var call interface{ GRPCStatus() *status.Status }
-	if !errors.As(err, &call) {
-		return false
-	}
-	words := call.GRPCStatus().Message()
-	return slices.ContainsFunc([]string{
-		"connection error", "last connection error", "name resolver error", "last resolver error", "error reading from server",
-		"closing transport", "keepalive ping failed", "error reading server preface",
-	}, func(sign string) bool { return strings.HasPrefix(words, sign) })
 }

@@ -3,6 +3,7 @@ package memory
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -39,13 +40,17 @@ func (c DurabilityConfig) Validate() error {
 	return atLeastZero("max_age", int(c.MaxAge))
 }
 
-// Durability keeps messages in one queue for each topic, as long as the process lives. A topic's queue is held by one
+// Durability keeps messages in one queue for each topic, as long as the process lives; a topic for which nothing is stored
+// and that nobody consumes takes no memory. A topic's queue is held by one
 // consumer at a time, the first that came; the others stand by. The zero value is not usable; see NewDurability.
 type Durability struct {
 	cfg DurabilityConfig
 
-	mu     sync.Mutex // guards everything, consumers and queues included; never held while anybody waits
-	queues map[string]*queue
+	mu       sync.Mutex // guards everything, consumers and queues included; never held while anybody waits
+	queues   map[string]*queue
+	all      []*queue // the same, for the sweep to go round
+	swept    int      // how far it came
+	sequence uint64   // of the latest message, over all queues: an ack never meets a later message
 }
 
 var (
@@ -67,18 +72,45 @@ func NewDurability(cfg DurabilityConfig) *Durability {
 	return &Durability{cfg: cfg, queues: make(map[string]*queue)}
 }
 
+const (
+	// storedAtOnce is how many messages Enqueue and Ack treat before they let others at the queues.
+	storedAtOnce = 256
+	// sweepQueues is how many queues one stored message looks through for messages that are too old.
+	sweepQueues = 2
+)
+
 // Enqueue implements multicastregistry.Durability.
 func (d *Durability) Enqueue(ctx context.Context, messages []multicastregistry.Message) []error {
-	results := make([]error, len(messages))
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	now := time.Now()
-	for i := range messages {
-		if results[i] = ctx.Err(); results[i] == nil {
-			results[i] = d.enqueue(messages[i], now)
+	results := make([]error, 0, len(messages))
+	for chunk := range slices.Chunk(messages, storedAtOnce) {
+		d.mu.Lock()
+		now := time.Now()
+		for _, message := range chunk {
+			err := ctx.Err()
+			if err == nil {
+				d.sweep(now)
+				err = d.enqueue(message, now)
+			}
+			results = append(results, err)
 		}
+		d.mu.Unlock()
 	}
 	return results
+}
+
+// sweep goes on through the queues, a few at a time, and drops what is too old. The caller holds d.mu.
+func (d *Durability) sweep(now time.Time) {
+	for range min(sweepQueues, len(d.all)) {
+		d.swept = (d.swept + 1) % len(d.all)
+		q := d.all[d.swept]
+		if q.dropOlder(now.Add(-d.cfg.MaxAge)) {
+			q.tell()
+			d.forgetIdle(q)
+		}
+		if len(d.all) == 0 {
+			return
+		}
+	}
 }
 
 func (d *Durability) enqueue(m multicastregistry.Message, now time.Time) error {
@@ -95,7 +127,8 @@ func (d *Durability) enqueue(m multicastregistry.Message, now time.Time) error {
 		return fmt.Errorf("memory: store for %q: %w: %d messages of %d bytes wait", m.Identity, multicastregistry.ErrQueueFull,
 			len(q.ids), q.bytes)
 	}
-	q.append(m, now)
+	d.sequence++
+	q.append(m, d.sequence, now)
 	return nil
 }
 
@@ -103,8 +136,9 @@ func (d *Durability) enqueue(m multicastregistry.Message, now time.Time) error {
 func (d *Durability) queue(topic string) *queue {
 	q := d.queues[topic]
 	if q == nil {
-		q = &queue{topic: topic, ids: make(map[string]struct{})}
+		q = &queue{topic: topic, ids: make(map[string]struct{}), listed: len(d.all)}
 		d.queues[topic] = q
+		d.all = append(d.all, q)
 	}
 	return q
 }
@@ -131,18 +165,19 @@ func parseAckAddress(address string) (topic string, sequence uint64, ok bool) {
 
 // Ack implements multicastregistry.Durability.
 func (d *Durability) Ack(ctx context.Context, acks []multicastregistry.Ack) []error {
-	results := make([]error, len(acks))
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for i, ack := range acks {
-		if results[i] = ctx.Err(); results[i] != nil {
-			continue
+	results := make([]error, 0, len(acks))
+	for chunk := range slices.Chunk(acks, storedAtOnce) {
+		d.mu.Lock()
+		for _, ack := range chunk {
+			err := ctx.Err()
+			topic, sequence, ok := parseAckAddress(ack.To)
+			if q := d.queues[topic]; err == nil && ok && q != nil {
+				q.ack(sequence)
+				d.forgetIdle(q)
+			}
+			results = append(results, err)
 		}
-		topic, sequence, ok := parseAckAddress(ack.To)
-		if q := d.queues[topic]; ok && q != nil {
-			q.ack(sequence)
-			d.forgetIdle(q)
-		}
+		d.mu.Unlock()
 	}
 	return results
 }
@@ -166,9 +201,15 @@ func (d *Durability) Purge(ctx context.Context, topic string) (int, error) {
 
 // forgetIdle removes a queue that holds nothing and that nobody consumes. The caller holds d.mu.
 func (d *Durability) forgetIdle(q *queue) {
-	if len(q.ids) == 0 && len(q.consumers) == 0 {
-		delete(d.queues, q.topic)
+	if len(q.ids) > 0 || len(q.consumers) > 0 {
+		return
 	}
+	delete(d.queues, q.topic)
+	last := len(d.all) - 1
+	d.all[q.listed] = d.all[last]
+	d.all[q.listed].listed = q.listed
+	d.all[last] = nil
+	d.all = d.all[:last]
 }
 
 // Ping implements multicastregistry.Pinger: this process is there.

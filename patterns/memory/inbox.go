@@ -3,9 +3,11 @@ package memory
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
 )
@@ -22,19 +24,29 @@ func (m *Messaging) Inbox(ctx context.Context) (multicastregistry.Inbox, error) 
 	return in, nil
 }
 
-// Ack implements multicastregistry.Messaging.
+// Ack implements multicastregistry.Messaging. An inbox is woken once for all of its acks, as a rule.
 func (m *Messaging) Ack(ctx context.Context, acks []multicastregistry.Ack) []error {
 	results := make([]error, len(acks))
+	var told []*inbox
 	m.mu.RLock()
-	defer m.mu.RUnlock()
 	for i, ack := range acks {
 		if results[i] = ctx.Err(); results[i] != nil {
 			continue
 		}
 		id, token, _ := strings.Cut(ack.To, " ")
-		if in := m.inboxes[id]; in != nil {
-			in.put(token)
+		in := m.inboxes[id]
+		if in == nil {
+			continue
 		}
+		results[i] = in.put(token)
+		if in.told.CompareAndSwap(false, true) {
+			told = append(told, in)
+		}
+	}
+	m.mu.RUnlock()
+	for _, in := range told {
+		in.told.Store(false)
+		wake(in.ready)
 	}
 	return results
 }
@@ -45,18 +57,20 @@ type inbox struct {
 	id        string
 	ready     chan struct{}
 	gone      chan struct{}
+	told      atomic.Bool // an Ack under way will write to ready
 
 	mu       sync.Mutex
 	receipts []multicastregistry.Receipt
 }
 
-func (in *inbox) put(token string) {
+func (in *inbox) put(token string) error {
 	in.mu.Lock()
-	if len(in.receipts) < maxReceipts {
-		in.receipts = append(in.receipts, multicastregistry.Receipt{Token: token})
+	defer in.mu.Unlock()
+	if len(in.receipts) >= maxReceipts {
+		return fmt.Errorf("memory: ack: %w: its sender reads too slowly", multicastregistry.ErrQueueFull)
 	}
-	in.mu.Unlock()
-	wake(in.ready)
+	in.receipts = append(in.receipts, multicastregistry.Receipt{Token: token})
+	return nil
 }
 
 // Address implements multicastregistry.Inbox.

@@ -11,11 +11,15 @@ import (
 const (
 	// DefaultBuffer is how many messages wait for one topic in one subscription.
 	DefaultBuffer = 1024
-	// maxBufferBytes bounds the payloads that wait in one subscription, over all of its topics.
-	maxBufferBytes = 64 << 20
+	// maxBufferBytes bounds what waits in one subscription, over all of its topics: the payloads and about as much as the
+	// rest of each message takes. One message fits, whatever its size.
+	maxBufferBytes  = 64 << 20
+	messageOverhead = 512
+	// deliveriesAtOnce is how many messages Publish puts into subscriptions before it lets others add or remove topics.
+	deliveriesAtOnce = 1024
 	// batchSize is the most messages that Next returns at once.
 	batchSize = 1024
-	// maxReceipts bounds the acks that wait in one inbox; the ones beyond are lost, as if their recipient had not acked.
+	// maxReceipts bounds the acks that wait in one inbox; one beyond is ErrQueueFull to the recipient, and lost.
 	maxReceipts = 1 << 20
 )
 
@@ -34,7 +38,7 @@ type Messaging struct {
 	buffer int
 
 	mu      sync.RWMutex // before any subscription's
-	topics  map[string][]*subscription
+	topics  map[string][]*reception
 	inboxes map[string]*inbox
 }
 
@@ -48,49 +52,66 @@ func NewMessaging(cfg MessagingConfig) *Messaging {
 	if cfg.Buffer == 0 {
 		cfg.Buffer = DefaultBuffer
 	}
-	return &Messaging{buffer: cfg.Buffer, topics: make(map[string][]*subscription), inboxes: make(map[string]*inbox)}
+	return &Messaging{buffer: cfg.Buffer, topics: make(map[string][]*reception), inboxes: make(map[string]*inbox)}
 }
 
-// Publish implements multicastregistry.Messaging.
+// Publish implements multicastregistry.Messaging. A subscription is woken once for all of its messages, as a rule.
 func (m *Messaging) Publish(ctx context.Context, messages []multicastregistry.Message) []error {
 	results := make([]error, len(messages))
-	if err := ctx.Err(); err != nil {
-		for i := range results {
-			results[i] = err
+	var told []*subscription
+	for next := 0; next < len(messages); {
+		if err := ctx.Err(); err != nil {
+			for ; next < len(messages); next++ {
+				results[next] = err
+			}
+			break
 		}
-		return results
-	}
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	for i := range messages {
-		results[i] = m.deliver(&messages[i])
+		told = told[:0]
+		m.mu.RLock()
+		for deliveries := 0; next < len(messages) && deliveries < deliveriesAtOnce; next++ {
+			receptions := m.topics[messages[next].Topic]
+			told, results[next] = m.deliver(&messages[next], receptions, told)
+			deliveries += 1 + len(receptions)
+		}
+		m.mu.RUnlock()
+		for _, s := range told {
+			s.told.Store(false)
+			wake(s.ready)
+		}
 	}
 	return results
 }
 
-func (m *Messaging) deliver(message *multicastregistry.Message) error {
-	subscriptions := m.topics[message.Topic]
-	accepted := 0
-	for _, s := range subscriptions {
-		if s.put(message, m.buffer) {
-			accepted++
+// deliver puts a message into the subscriptions of its topic, and appends those that are to be told to told.
+func (m *Messaging) deliver(
+	message *multicastregistry.Message, receptions []*reception, told []*subscription,
+) ([]*subscription, error) {
+	accepted := false
+	for _, r := range receptions {
+		if r.put(message, m.buffer) {
+			accepted = true
+		}
+		if r.to.told.CompareAndSwap(false, true) {
+			told = append(told, r.to)
 		}
 	}
 	switch {
-	case accepted > 0:
-		return nil
-	case len(subscriptions) > 0:
-		return fmt.Errorf("memory: publish to %q: %w: its subscriber reads too slowly",
+	case accepted:
+		return told, nil
+	case len(receptions) > 0:
+		return told, fmt.Errorf("memory: publish to %q: %w: its subscriber reads too slowly",
 			message.Identity, multicastregistry.ErrQueueFull)
 	case message.AckTo != "":
-		return fmt.Errorf("memory: publish to %q: %w", message.Identity, multicastregistry.ErrNoSubscriber)
+		return told, fmt.Errorf("memory: publish to %q: %w", message.Identity, multicastregistry.ErrNoSubscriber)
 	}
-	return nil
+	return told, nil
 }
 
 // Subscribe implements multicastregistry.Messaging.
 func (m *Messaging) Subscribe(ctx context.Context, topics ...string) (multicastregistry.Subscription, error) {
-	s := &subscription{messaging: m, waiting: make(map[string]int), ready: make(chan struct{}, 1), gone: make(chan struct{})}
+	s := &subscription{
+		messaging: m, topics: make(map[string]*reception), ready: make(chan struct{}, 1), gone: make(chan struct{}),
+	}
 	if err := s.Add(ctx, topics...); err != nil {
 		return nil, err
 	}

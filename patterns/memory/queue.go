@@ -8,14 +8,18 @@ import (
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
 )
 
+// compactFrom is how many acked messages a queue puts up with behind one that is not.
+const compactFrom = 64
+
 // queue holds what is stored for one topic. The Durability's lock guards it.
 type queue struct {
 	topic     string
-	stored    []storedMessage // by sequence; acked ones stay until they reach the front
+	listed    int             // place among all queues
+	stored    []storedMessage // by sequence; acked ones stay until they reach the front or are too many
+	acked     int             // how many of stored
 	ids       map[string]struct{}
 	bytes     int
 	next      int         // place in stored of the first message that the holder has not got yet
-	sequence  uint64      // of the latest message
 	dropped   uint64      // by age, and not reported yet
 	consumers []*consumer // the first holds the queue, the others stand by
 	due       bool        // the holder has it among what is due
@@ -29,9 +33,8 @@ type storedMessage struct {
 	acked    bool
 }
 
-func (q *queue) append(m multicastregistry.Message, now time.Time) {
-	q.sequence++
-	q.stored = append(q.stored, storedMessage{message: m, sequence: q.sequence, at: now})
+func (q *queue) append(m multicastregistry.Message, sequence uint64, now time.Time) {
+	q.stored = append(q.stored, storedMessage{message: m, sequence: sequence, at: now})
 	q.ids[m.ID] = struct{}{}
 	q.bytes += len(m.Payload)
 	q.tell()
@@ -77,13 +80,14 @@ func (q *queue) ack(sequence uint64) {
 
 func (q *queue) remove(i int) {
 	s := &q.stored[i]
-	s.acked = true
 	delete(q.ids, s.message.ID)
 	q.bytes -= len(s.message.Payload)
-	s.message.Payload = nil
+	s.message = multicastregistry.Message{}
+	s.acked = true
+	q.acked++
 }
 
-// trim cuts acked messages off the front.
+// trim cuts acked messages off the front, and all of them once they are most of what is there.
 func (q *queue) trim() {
 	n := 0
 	for n < len(q.stored) && q.stored[n].acked {
@@ -91,28 +95,49 @@ func (q *queue) trim() {
 	}
 	q.stored = q.stored[n:]
 	q.next = max(q.next-n, 0)
+	q.acked -= n
 	if len(q.stored) == 0 {
 		q.stored = nil
 	}
+	if q.acked <= compactFrom || q.acked <= len(q.stored)/2 {
+		return
+	}
+	kept := make([]storedMessage, 0, len(q.stored)-q.acked)
+	next := 0
+	for i, s := range q.stored {
+		if s.acked {
+			continue
+		}
+		if i < q.next {
+			next++
+		}
+		kept = append(kept, s)
+	}
+	q.stored, q.next, q.acked = kept, next, 0
 }
 
-// dropOlder removes what was stored before an instant, and counts it.
-func (q *queue) dropOlder(than time.Time) {
+// dropOlder removes and counts what was stored before an instant, and tells whether that was anything.
+func (q *queue) dropOlder(than time.Time) bool {
+	before := len(q.ids)
 	for i := range q.stored {
 		if !q.stored[i].at.Before(than) {
 			break
 		}
 		if !q.stored[i].acked {
 			q.remove(i)
-			q.dropped++
 		}
 	}
-	q.trim()
+	dropped := before - len(q.ids)
+	if dropped > 0 {
+		q.dropped += uint64(dropped)
+		q.trim()
+	}
+	return dropped > 0
 }
 
 func (q *queue) clear() {
 	clear(q.ids)
-	q.stored, q.bytes, q.next, q.dropped = nil, 0, 0, 0
+	q.stored, q.acked, q.bytes, q.next, q.dropped = nil, 0, 0, 0, 0
 }
 
 // leave takes a consumer off. When it held the queue, the next one gets everything that is not acked.

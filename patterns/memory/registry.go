@@ -4,15 +4,24 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
 	"github.com/prism-data-layer/prism/patterns/multicast_registry/filter"
 )
 
-// sweepAtOnce is how many expired identities one write sweeps, so that no write is slow because many expired.
-const sweepAtOnce = 16
+var (
+	_ multicastregistry.Registry = (*Registry)(nil)
+	_ multicastregistry.Header   = (*Registry)(nil)
+	_ multicastregistry.Counter  = (*Registry)(nil)
+	_ multicastregistry.Pinger   = (*Registry)(nil)
+)
+
+// scanCheck is how many identities a scan passes over between two looks at its context.
+const scanCheck = 256
 
 // RegistryConfig is the configuration of a Registry.
 type RegistryConfig struct {
@@ -32,170 +41,237 @@ func atLeastZero(field string, n int) error {
 
 // Registry keeps identities in a map. The zero value is not usable; see NewRegistry.
 type Registry struct {
-	cfg RegistryConfig
+	limit    int // 0: none
+	revision atomic.Uint64
 
-	mu       sync.RWMutex
-	entries  map[string]*entry // live ones, and expired ones that are not swept yet
-	leases   leases            // entries that expire, the earliest first
-	revision multicastregistry.Revision
+	// mu guards which entries there are and when they are due. A renewal replaces an entry's identity holding it shared.
+	mu      sync.RWMutex
+	entries map[string]*entry // live ones, and expired ones that are not swept yet
+	list    []*entry          // the same, for scans to copy at once
+	leases  leases            // entries that expire
 }
 
-var (
-	_ multicastregistry.Registry = (*Registry)(nil)
-	_ multicastregistry.Header   = (*Registry)(nil)
-	_ multicastregistry.Counter  = (*Registry)(nil)
-	_ multicastregistry.Pinger   = (*Registry)(nil)
-)
+// entry is the place of one identity, until it is deleted or swept. The identity it points at is never changed, only
+// replaced, so that a reader may use it without the lock.
+type entry struct {
+	identity atomic.Pointer[multicastregistry.Identity] // nil once the entry is dropped
+	listed   int                                        // place in list
+	place    int                                        // in leases; -1 when it is not there
+	due      time.Time                                  // when a sweep looks at it: when the lease ends, or before
+}
 
 // NewRegistry returns an empty registry.
 func NewRegistry(cfg RegistryConfig) *Registry {
-	return &Registry{cfg: cfg, entries: make(map[string]*entry)}
-}
-
-// entry is the place of one identity. The identity it points at is never changed, only replaced, so that a reader may use
-// it without the lock.
-type entry struct {
-	identity *multicastregistry.Identity
-	place    int // in leases; -1 when it never expires
-}
-
-func expired(i *multicastregistry.Identity, now time.Time) bool {
-	return i.TTL != multicastregistry.NoExpiry && !now.Before(i.ExpiresAt)
+	return &Registry{limit: cfg.MaxIdentities, entries: make(map[string]*entry)}
 }
 
 // Put implements multicastregistry.Registry.
 func (r *Registry) Put(
 	ctx context.Context, identity multicastregistry.Identity, mode multicastregistry.PutMode,
 ) (multicastregistry.Identity, error) {
-	if err := ctx.Err(); err != nil {
-		return multicastregistry.Identity{}, err
-	}
 	metadata, err := multicastregistry.CopyMetadata(identity.Metadata)
+	next := &multicastregistry.Identity{ID: identity.ID, Metadata: metadata}
+	for done := false; err == nil && !done; {
+		if err = ctx.Err(); err == nil {
+			done, err = r.put(next, identity.TTL, mode)
+		}
+	}
 	if err != nil {
-		return multicastregistry.Identity{}, err
+		return multicastregistry.Identity{}, fmt.Errorf("memory: put %q: %w", identity.ID, err)
 	}
+	return handOut(next), nil
+}
+
+// put is one attempt to store next. It is not done when there may be room as soon as more has been swept.
+func (r *Registry) put(next *multicastregistry.Identity, ttl time.Duration, mode multicastregistry.PutMode) (done bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
-	r.sweep(now, sweepAtOnce)
-	e := r.entries[identity.ID]
-	live := e != nil && !expired(e.identity, now)
-	if live && mode == multicastregistry.Create {
-		return multicastregistry.Identity{}, fmt.Errorf("memory: put %q: %w", identity.ID, multicastregistry.ErrAlreadyExists)
+	more := r.sweep(now)
+	e := r.entries[next.ID]
+	switch {
+	case e != nil && mode == multicastregistry.Create && live(e.identity.Load(), now):
+		return true, multicastregistry.ErrAlreadyExists
+	case e == nil && r.limit > 0 && len(r.list) >= r.limit:
+		if more {
+			return false, nil
+		}
+		return true, multicastregistry.ErrQuota
+	case e == nil:
+		e = &entry{listed: len(r.list), place: -1}
+		r.entries[next.ID] = e
+		r.list = append(r.list, e)
 	}
-	if limit := r.cfg.MaxIdentities; !live && limit > 0 && r.count(now) >= limit {
-		return multicastregistry.Identity{}, fmt.Errorf("memory: put %q: %w: %d identities are the limit",
-			identity.ID, multicastregistry.ErrQuota, limit)
-	}
-	if e = r.entries[identity.ID]; e == nil { // counting may have swept it
-		e = &entry{place: -1}
-		r.entries[identity.ID] = e
-	}
-	r.revision++
-	identity.RegisteredAt = now
-	identity.ExpiresAt = expiry(now, identity.TTL)
-	identity.Revision = r.revision
-	stored := identity
-	stored.Metadata = metadata
-	e.identity = &stored
-	r.reschedule(e)
-	return identity, nil
+	next.RegisteredAt = now
+	begin(next, ttl, now)
+	next.Revision = multicastregistry.Revision(r.revision.Add(1))
+	e.identity.Store(next)
+	r.leases.schedule(e, next.ExpiresAt)
+	return true, nil
 }
 
-func expiry(now time.Time, ttl time.Duration) time.Time {
-	if ttl == multicastregistry.NoExpiry {
-		return time.Time{}
-	}
-	return now.Add(ttl)
-}
-
-// Renew implements multicastregistry.Registry.
+// Renew implements multicastregistry.Registry. As a rule it holds the lock shared, next to scans and other renewals.
 func (r *Registry) Renew(ctx context.Context, id string, ttl time.Duration) (multicastregistry.Lease, error) {
-	if err := ctx.Err(); err != nil {
-		return multicastregistry.Lease{}, err
+	lease, err := multicastregistry.Lease{}, ctx.Err()
+	if err == nil {
+		r.mu.RLock()
+		var done bool
+		lease, done, err = r.renew(id, ttl, true)
+		r.mu.RUnlock()
+		if !done {
+			r.mu.Lock()
+			lease, _, err = r.renew(id, ttl, false)
+			r.mu.Unlock()
+		}
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	if err != nil {
+		return multicastregistry.Lease{}, fmt.Errorf("memory: renew %q: %w", id, err)
+	}
+	return lease, nil
+}
+
+// renew restarts a lease. With the lock shared it is not done when the queue would have to change, or is due for a sweep.
+func (r *Registry) renew(id string, ttl time.Duration, shared bool) (lease multicastregistry.Lease, done bool, err error) {
 	now := time.Now()
-	e := r.entries[id]
-	if e == nil || expired(e.identity, now) {
-		return multicastregistry.Lease{}, fmt.Errorf("memory: renew %q: %w", id, multicastregistry.ErrNotFound)
+	if shared && r.leases.due(now) {
+		return lease, false, nil
 	}
-	renewed := *e.identity
-	if ttl != 0 {
-		renewed.TTL = ttl
+	r.sweep(now)
+	for e := r.entries[id]; e != nil; {
+		old := e.identity.Load()
+		if !live(old, now) {
+			break
+		}
+		next := *old
+		if ttl == 0 {
+			begin(&next, old.TTL, now)
+		} else {
+			begin(&next, ttl, now)
+		}
+		if shared && !e.fits(next.ExpiresAt) {
+			return lease, false, nil
+		}
+		if !e.identity.CompareAndSwap(old, &next) {
+			continue // another renewal came first
+		}
+		r.revision.Add(1)
+		if !shared {
+			r.leases.schedule(e, next.ExpiresAt)
+		}
+		return multicastregistry.Lease{TTL: next.TTL, ExpiresAt: next.ExpiresAt}, true, nil
 	}
-	renewed.ExpiresAt = expiry(now, renewed.TTL)
-	e.identity = &renewed
-	r.reschedule(e)
-	return multicastregistry.Lease{TTL: renewed.TTL, ExpiresAt: renewed.ExpiresAt}, nil
+	return lease, true, multicastregistry.ErrNotFound
 }
 
 // Delete implements multicastregistry.Registry.
 func (r *Registry) Delete(ctx context.Context, id string) (existed bool, err error) {
 	if err := ctx.Err(); err != nil {
-		return false, err
+		return false, fmt.Errorf("memory: delete %q: %w", id, err)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
-	r.sweep(now, sweepAtOnce)
+	r.sweep(now)
 	e := r.entries[id]
 	if e == nil {
 		return false, nil
 	}
-	existed = !expired(e.identity, now)
+	existed = live(e.identity.Load(), now)
 	r.drop(e)
 	return existed, nil
 }
 
-// Scan implements multicastregistry.Registry. It works on a snapshot, taken when the range begins, and filters exactly.
+// Scan implements multicastregistry.Registry, and filters exactly. What it looks through is the list of a moment; each
+// identity is read, checked and copied when its turn comes.
 func (r *Registry) Scan(ctx context.Context, match *filter.Expr) iter.Seq2[multicastregistry.Identity, error] {
 	return func(yield func(multicastregistry.Identity, error) bool) {
-		for i, stored := range r.snapshot() {
-			// Reading clock and context for each identity would cost more than the filter does.
-			if i%64 == 0 && ctx.Err() != nil {
-				yield(multicastregistry.Identity{}, ctx.Err())
-				return
-			}
-			if !filter.Match(match, stored.Metadata) || expired(stored, time.Now()) {
+		r.mu.RLock()
+		list := slices.Clone(r.list)
+		r.mu.RUnlock()
+		err := ctx.Err()
+		for i := 0; i < len(list) && err == nil; i++ {
+			current := list[i].identity.Load()
+			if current == nil || !filter.Match(match, current.Metadata) || !live(current, time.Now()) {
+				if i%scanCheck == 0 {
+					err = ctx.Err()
+				}
 				continue
 			}
-			identity := *stored
-			identity.Metadata, _ = multicastregistry.CopyMetadata(stored.Metadata) // it was checked when it was stored
-			if !yield(identity, nil) {
+			if err = ctx.Err(); err == nil && !yield(handOut(current), nil) {
 				return
 			}
 		}
-		if err := ctx.Err(); err != nil {
-			yield(multicastregistry.Identity{}, err)
+		if err != nil {
+			yield(multicastregistry.Identity{}, fmt.Errorf("memory: scan: %w", err))
 		}
 	}
 }
 
-func (r *Registry) snapshot() []*multicastregistry.Identity {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	all := make([]*multicastregistry.Identity, 0, len(r.entries))
-	for _, e := range r.entries {
-		all = append(all, e.identity)
-	}
-	return all
-}
-
-// Head implements multicastregistry.Header.
+// Head implements multicastregistry.Header. Puts, renewals, deletions and swept expiries are changes.
 func (r *Registry) Head(ctx context.Context) (multicastregistry.Revision, error) {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return r.revision, ctx.Err()
+	return multicastregistry.Revision(r.revision.Load()), ctx.Err()
 }
 
-// Count implements multicastregistry.Counter.
+// Count implements multicastregistry.Counter. It sweeps what has expired before it counts, a little at a time.
 func (r *Registry) Count(ctx context.Context) (int, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.count(time.Now()), ctx.Err()
+	for {
+		if err := ctx.Err(); err != nil {
+			return 0, fmt.Errorf("memory: count: %w", err)
+		}
+		r.mu.RLock()
+		n, due := len(r.list), r.leases.due(time.Now())
+		r.mu.RUnlock()
+		if !due {
+			return n, nil
+		}
+		r.mu.Lock()
+		r.sweep(time.Now())
+		r.mu.Unlock()
+	}
 }
 
-// Ping implements multicastregistry.Pinger: this process is there.
+// Ping implements multicastregistry.Pinger: memory is never away.
 func (r *Registry) Ping(ctx context.Context) error { return ctx.Err() }
+
+// live tells whether a lease lasts. It ends at ExpiresAt: at that instant the identity is absent.
+func live(i *multicastregistry.Identity, now time.Time) bool {
+	return i != nil && (i.ExpiresAt.IsZero() || now.Before(i.ExpiresAt))
+}
+
+// begin starts a lease.
+func begin(i *multicastregistry.Identity, ttl time.Duration, now time.Time) {
+	i.TTL, i.ExpiresAt = ttl, time.Time{}
+	if ttl != multicastregistry.NoExpiry {
+		i.ExpiresAt = now.Add(ttl)
+	}
+}
+
+// handOut returns an identity that shares nothing with what is stored.
+func handOut(i *multicastregistry.Identity) multicastregistry.Identity {
+	out := *i
+	out.Metadata = copyObject(i.Metadata)
+	return out
+}
+
+func copyObject(object map[string]any) map[string]any {
+	out := make(map[string]any, len(object))
+	for key, value := range object {
+		out[key] = copyValue(value)
+	}
+	return out
+}
+
+func copyValue(value any) any {
+	switch v := value.(type) {
+	case map[string]any:
+		return copyObject(v)
+	case []any:
+		out := make([]any, len(v))
+		for i, inner := range v {
+			out[i] = copyValue(inner)
+		}
+		return out
+	default:
+		return value
+	}
+}

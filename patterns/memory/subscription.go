@@ -5,6 +5,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
 )
@@ -14,30 +15,46 @@ type subscription struct {
 	messaging *Messaging
 	ready     chan struct{} // there is something to take
 	gone      chan struct{} // closed by Close
+	told      atomic.Bool   // a Publish under way will write to ready
 
 	mu      sync.Mutex
 	queue   []multicastregistry.Message
-	waiting map[string]int // messages in queue, by topic; its keys are the topics received
-	bytes   int            // of the payloads in queue
-	dropped uint64
+	topics  map[string]*reception
+	bytes   int    // of what is in queue
+	dropped uint64 // since the batch before
+	emptied uint64 // how often all of queue was taken
 	closed  bool
+
+	expected int // room to make for the next batch: as much as the last one took
+}
+
+// reception is one topic of one subscription, whose lock guards it.
+type reception struct {
+	to      *subscription
+	waiting int    // messages in the subscription's queue; 0 if it was emptied since
+	emptied uint64 // the subscription's, when waiting was counted
 }
 
 // put appends a message, or drops it when there is no room. The caller holds the messaging's lock.
-func (s *subscription) put(message *multicastregistry.Message, buffer int) bool {
+func (r *reception) put(message *multicastregistry.Message, buffer int) bool {
+	s := r.to
 	s.mu.Lock()
-	n := s.waiting[message.Topic]
-	fits := n < buffer && (s.bytes+len(message.Payload) <= maxBufferBytes || len(s.queue) == 0)
-	if fits {
-		s.queue = append(s.queue, *message)
-		s.waiting[message.Topic] = n + 1
-		s.bytes += len(message.Payload)
-	} else {
-		s.dropped++
+	defer s.mu.Unlock()
+	if r.emptied != s.emptied {
+		r.waiting, r.emptied = 0, s.emptied
 	}
-	s.mu.Unlock()
-	wake(s.ready)
-	return fits
+	size := len(message.Payload) + messageOverhead
+	if r.waiting >= buffer || s.bytes+size > maxBufferBytes && len(s.queue) > 0 {
+		s.dropped++
+		return false
+	}
+	if s.queue == nil {
+		s.queue = make([]multicastregistry.Message, 0, s.expected)
+	}
+	s.queue = append(s.queue, *message)
+	r.waiting++
+	s.bytes += size
+	return true
 }
 
 // Add implements multicastregistry.Subscription.
@@ -54,9 +71,10 @@ func (s *subscription) Add(ctx context.Context, topics ...string) error {
 		return io.EOF
 	}
 	for _, topic := range topics {
-		if _, received := s.waiting[topic]; !received {
-			s.waiting[topic] = 0
-			m.topics[topic] = append(m.topics[topic], s)
+		if s.topics[topic] == nil {
+			r := &reception{to: s}
+			s.topics[topic] = r
+			m.topics[topic] = append(m.topics[topic], r)
 		}
 	}
 	return nil
@@ -74,32 +92,35 @@ func (s *subscription) Remove(ctx context.Context, topics ...string) error {
 	defer s.mu.Unlock()
 	lost := false
 	for _, topic := range topics {
-		if n, received := s.waiting[topic]; received {
-			m.leave(topic, s)
-			delete(s.waiting, topic)
-			lost = lost || n > 0
+		if r := s.topics[topic]; r != nil {
+			m.leave(topic, r)
+			delete(s.topics, topic)
+			lost = lost || r.waiting > 0 && r.emptied == s.emptied
 		}
 	}
 	if lost {
 		s.queue = slices.DeleteFunc(s.queue, func(message multicastregistry.Message) bool {
-			_, received := s.waiting[message.Topic]
-			if !received {
-				s.bytes -= len(message.Payload)
+			removed := s.topics[message.Topic] == nil
+			if removed {
+				s.bytes -= len(message.Payload) + messageOverhead
 			}
-			return !received
+			return removed
 		})
 	}
 	return nil
 }
 
 // leave takes a subscription off a topic. The caller holds m.mu.
-func (m *Messaging) leave(topic string, s *subscription) {
-	rest := slices.DeleteFunc(m.topics[topic], func(other *subscription) bool { return other == s })
-	if len(rest) == 0 {
+func (m *Messaging) leave(topic string, r *reception) {
+	receptions := m.topics[topic]
+	last := len(receptions) - 1
+	if last == 0 {
 		delete(m.topics, topic)
 		return
 	}
-	m.topics[topic] = rest
+	receptions[slices.Index(receptions, r)] = receptions[last]
+	receptions[last] = nil
+	m.topics[topic] = receptions[:last]
 }
 
 // Next implements multicastregistry.Subscription.
@@ -126,15 +147,19 @@ func (s *subscription) take() (batch multicastregistry.Batch, ok bool) {
 	if s.closed || len(s.queue) == 0 && s.dropped == 0 {
 		return batch, false
 	}
-	n := min(len(s.queue), batchSize)
-	batch.Messages, s.queue = s.queue[:n:n], s.queue[n:]
-	if len(s.queue) == 0 {
-		s.queue = nil // the receiver owns the array now
+	if len(s.queue) <= batchSize {
+		batch.Messages, s.queue, s.bytes = s.queue, nil, 0
+		s.emptied++ // which sets every topic's count to 0
+	} else {
+		batch.Messages, s.queue = s.queue[:batchSize:batchSize], s.queue[batchSize:]
+		for i := range batch.Messages {
+			if r := s.topics[batch.Messages[i].Topic]; r != nil {
+				r.waiting--
+			}
+			s.bytes -= len(batch.Messages[i].Payload) + messageOverhead
+		}
 	}
-	for i := range batch.Messages {
-		s.waiting[batch.Messages[i].Topic]--
-		s.bytes -= len(batch.Messages[i].Payload)
-	}
+	s.expected = len(batch.Messages)
 	batch.Dropped, s.dropped = s.dropped, 0
 	return batch, true
 }
@@ -151,10 +176,10 @@ func (s *subscription) Close() error {
 	}
 	s.closed = true
 	close(s.gone)
-	for topic := range s.waiting {
-		m.leave(topic, s)
+	for topic, r := range s.topics {
+		m.leave(topic, r)
 	}
-	s.queue, s.waiting = nil, nil
+	s.queue, s.topics = nil, nil
 	return nil
 }
 

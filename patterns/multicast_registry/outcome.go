@@ -19,7 +19,11 @@ const (
 
 // String returns the status as users know it.
 func (s Status) String() string {
-	return [...]string{"UNKNOWN", "DELIVERED", "PENDING", "FAILED", "TIMEOUT"}[s]
+	names := [...]string{"UNKNOWN", "DELIVERED", "PENDING", "FAILED", "TIMEOUT"}
+	if int(s) >= len(names) { // a client may meet a newer server's
+		return names[0]
+	}
+	return names[s]
 }
 
 // Evidence is what Delivered and Pending rest on.
