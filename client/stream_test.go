@@ -276,7 +276,7 @@ func TestStreamConcurrently(t *testing.T) {
 	c, ctx := newClient(t), withPatience(t)
 	registerAll(t, c, "a", "b", "c")
 	s := subscribe(t, c, "a", "b", "c")
-	var all sync.WaitGroup
+	var all, attaching sync.WaitGroup
 	for i := range 4 {
 		all.Go(func() {
 			for {
@@ -289,7 +289,7 @@ func TestStreamConcurrently(t *testing.T) {
 				}
 			}
 		})
-		all.Go(func() {
+		attaching.Go(func() {
 			id := fmt.Sprintf("x-%d", i)
 			for range 20 {
 				if err := errors.Join(s.Attach(ctx, i%2 == 0, id), s.Detach(ctx, id)); err != nil {
@@ -303,6 +303,7 @@ func TestStreamConcurrently(t *testing.T) {
 			t.Errorf("%+v, %v; want 3 delivered", r, err)
 		}
 	}
+	attaching.Wait()
 	s.Close()
 	all.Wait()
 }
