@@ -98,7 +98,7 @@ fuzz: ## fuzz every Fuzz function for FUZZTIME (30s) each
 	@grep -rnoE '^func Fuzz[A-Za-z0-9_]+' --include='*_test.go' . | sed -E 's|^(.*)/[^/]*:func (Fuzz.*)$$|\1 \2|' | \
 	while read -r package target; do \
 		echo "$$package $$target"; \
-		go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package </dev/null || exit 1; \
+		go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x $$package </dev/null || exit 1; \
 	done
 
 .PHONY: lint lint-go lint-proto lint-mod

@@ -121,6 +121,10 @@ var sizeUnits = []struct {
 // maxPayload is the largest max_payload: a message has to fit into memory several times over.
 const maxPayload = 64 << 20
 
+// maxMetadata is the largest max_metadata: one identity has to fit into a page, and a page into a message of gRPC's default
+// size.
+const maxMetadata = 2 << 20
+
 // size reads a number of bytes from 1 to most, which may have a unit.
 func (d *decoder) size(n ast.Node, what string, out *int, most uint64) {
 	v, ok := number(n)

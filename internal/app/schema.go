@@ -78,6 +78,7 @@ func (d *decoder) namespace(n ast.Node, what string, seen map[string]bool) Names
 		key{name: "backend_slots", required: true, read: func(n ast.Node) { d.slots(n, &out) }},
 		key{name: "timeout", read: func(n ast.Node) { d.duration(n, "timeout", &out.Timeout) }},
 		key{name: "max_payload", read: func(n ast.Node) { d.size(n, "max_payload", &out.MaxPayload, maxPayload) }},
+		key{name: "max_metadata", read: func(n ast.Node) { d.size(n, "max_metadata", &out.MaxMetadata, maxMetadata) }},
 		key{name: "filter", read: func(n ast.Node) {
 			f := &out.Filter
 			d.mapping(n, "filter",

@@ -25,7 +25,8 @@ func (c Config) YAML() string {
 func (n Namespace) write(b *strings.Builder) {
 	c := n.WithDefaults()
 	fmt.Fprintf(b, "  - name: %s\n    pattern: %s\n", strconv.Quote(c.Namespace), proxy.Pattern)
-	fmt.Fprintf(b, "    timeout: %s\n    max_payload: %d\n    filter:\n", c.Timeout, c.MaxPayload)
+	fmt.Fprintf(b, "    timeout: %s\n    max_payload: %d\n    max_metadata: %d\n    filter:\n",
+		c.Timeout, c.MaxPayload, c.MaxMetadata)
 	for _, limit := range []struct {
 		name           string
 		value, ifUnset int

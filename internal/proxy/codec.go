@@ -45,6 +45,9 @@ func (c *codec) NewDecoder(r io.Reader) runtime.Decoder {
 		if !ok {
 			return fmt.Errorf("body: cannot be read into a %T", v)
 		}
+		if err := checkJSON(raw); err != nil {
+			return fmt.Errorf("body: %w", err)
+		}
 		if err := protojson.Unmarshal(raw, msg); err != nil {
 			return explain(err, msg.ProtoReflect().Descriptor())
 		}

@@ -34,10 +34,12 @@ type gateway struct {
 	mux     *runtime.ServeMux
 	table   []route
 	maxBody int64
+	foreign *http.CrossOriginProtection
 }
 
 func (s *Server) newGateway(client patternpb.MulticastRegistryPatternClient) (http.Handler, error) {
 	g := &gateway{server: s, client: client, maxBody: int64(s.maxMessage)/3*4 + 1<<16} // payloads are base64 in JSON
+	g.foreign = http.NewCrossOriginProtection()
 	g.table = g.routes()
 	g.mux = runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, newCodec()),
@@ -86,6 +88,9 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}()
 	t, vars, err := g.find(r)
 	if err == nil {
+		err = g.checkOrigin(r)
+	}
+	if err == nil {
 		err = g.readBody(w, r)
 	}
 	w = &promptWriter{ResponseWriter: w, control: http.NewResponseController(w), timeout: g.server.cfg.WriteTimeout}
@@ -98,6 +103,17 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	g.mux.ServeHTTP(w, r)
+}
+
+// checkOrigin refuses what a browser sends on behalf of another site's page: without it, any page that is open somewhere
+// could reach a server on its visitor's own machine. Receiving counts as much as sending, because it acknowledges.
+func (g *gateway) checkOrigin(r *http.Request) error {
+	unsafe := *r
+	unsafe.Method = http.MethodPost
+	if err := g.foreign.Check(&unsafe); err != nil {
+		return status.Error(codes.PermissionDenied, "the page that sent this is of another origin: "+err.Error())
+	}
+	return nil
 }
 
 // promptWriter gives every write its own deadline, so that a client that does not read holds nothing for ever. The calls

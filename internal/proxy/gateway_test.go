@@ -57,6 +57,8 @@ func TestHTTPCalls(t *testing.T) {
 		{"POST", base + "/identities", `identity=a`, 400, []string{`"code":"INVALID_ARGUMENT"`, `expectedaJSONobject`}},
 		{"POST", base + "/identities", `{"identity":"a"} {}`, 400, []string{`"code":"INVALID_ARGUMENT"`}},
 		{"POST", base + "/identities", `{"identity":"a","identity":"b"}`, 400, []string{`"code":"INVALID_ARGUMENT"`}},
+		{"POST", base + "/identities", `{"identity":"a","metadata":{"n":9007199254740993}}`, 400, []string{`wouldberounded`, `sendit`}},
+		{"POST", base + "/identities:enumerate", `{"filter":{"x":` + strings.Repeat("[", 9000) + strings.Repeat("]", 9000) + `}}`, 400, []string{`nesteddeeperthan100`}},
 		{"POST", base + "/identities", `[1]`, 400, []string{`"code":"INVALID_ARGUMENT"`}},
 		{"POST", base + "/identities", `{"identity":"a","ttl":"soon"}`, 400, []string{`"code":"INVALID_ARGUMENT"`}},
 		{"POST", base + "/identities", `{"identity":"a","ttl":"1s","never_expires":true}`, 400, []string{`"field":"never_expires"`}},
@@ -547,5 +549,30 @@ func TestWriteDeadlineIsPerWrite(t *testing.T) {
 		}
 		until := time.Now().Add(60 * time.Millisecond)
 		eventually(t, "the deadline passes", func() bool { return time.Now().After(until) })
+	}
+}
+
+// A page of another site, in the browser of somebody who can reach the server, can do nothing here.
+func TestForeignPages(t *testing.T) {
+	b := serve(t, Config{})
+	const foreign = "https://elsewhere.example"
+	for _, row := range []struct {
+		method, path string
+		header       []string
+		code         int
+	}{
+		{"POST", base + "/identities:multicast", []string{"Origin", foreign, "Content-Type", "text/plain"}, 403},
+		{"POST", base + "/identities:multicast", []string{"Sec-Fetch-Site", "cross-site"}, 403},
+		{"GET", base + "/messages?identity=a", []string{"Sec-Fetch-Site", "cross-site"}, 403},
+		{"GET", "/v1/namespaces", []string{"Origin", foreign}, 403},
+		{"GET", "/v1/namespaces", []string{"Sec-Fetch-Site", "none"}, 200},
+		{"POST", base + "/identities:multicast", []string{"Origin", b.url}, 200},
+		{"POST", base + "/identities:multicast", []string{"Sec-Fetch-Site", "same-origin"}, 200},
+		{"POST", base + "/identities:multicast", nil, 200},
+	} {
+		got, text := b.do(row.method, row.path, "", row.header...)
+		if got.StatusCode != row.code {
+			t.Errorf("%s %s with %v: %d, want %d: %s", row.method, row.path, row.header, got.StatusCode, row.code, text)
+		}
 	}
 }

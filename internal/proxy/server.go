@@ -20,10 +20,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -31,6 +33,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/grpclog"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -40,6 +43,16 @@ import (
 	patternpb "github.com/prism-data-layer/prism/gen/prism/pattern"
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
 )
+
+// gRPC and grpc-gateway write what they think of a connection to stderr, past every logger. Their faults that matter come
+// back as errors; GRPC_GO_LOG_SEVERITY_LEVEL brings the rest back for those who debug a transport.
+//
+//nolint:gochecknoinits // grpclog must be set before anything uses gRPC
+func init() {
+	if os.Getenv("GRPC_GO_LOG_SEVERITY_LEVEL") == "" {
+		grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
+	}
+}
 
 // Namespace is one namespace that a Server serves.
 type Namespace struct {

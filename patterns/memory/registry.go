@@ -83,7 +83,9 @@ func (r *Registry) Put(
 }
 
 // put is one attempt to store next. It is not done when there may be room as soon as more has been swept.
-func (r *Registry) put(next *multicastregistry.Identity, ttl time.Duration, mode multicastregistry.PutMode) (done bool, err error) {
+func (r *Registry) put(
+	next *multicastregistry.Identity, ttl time.Duration, mode multicastregistry.PutMode,
+) (done bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
@@ -130,7 +132,7 @@ func (r *Registry) Renew(ctx context.Context, id string, ttl time.Duration) (mul
 	return lease, nil
 }
 
-// renew restarts a lease. With the lock shared it is not done when the queue would have to change, or is due for a sweep.
+// renew restarts a lease. With the lock shared it is not done when the heap would have to change, or a sweep is due.
 func (r *Registry) renew(id string, ttl time.Duration, shared bool) (lease multicastregistry.Lease, done bool, err error) {
 	now := time.Now()
 	if shared && r.leases.due(now) {

@@ -26,6 +26,8 @@ const (
 	DefaultDelivery   = AtLeastOnce
 	DefaultTimeout    = 5 * time.Second
 	DefaultMaxPayload = 1 << 20
+	// DefaultMaxMetadata lets a page of 100 identities stay well below gRPC's default message size.
+	DefaultMaxMetadata = 64 << 10
 )
 
 // Config is the configuration of one namespace. Zero fields take their defaults.
@@ -41,6 +43,9 @@ type Config struct {
 	Timeout time.Duration
 	// MaxPayload is the largest payload of a multicast in bytes. Default: 1 MiB.
 	MaxPayload int
+	// MaxMetadata is the largest metadata of one identity in bytes: of its keys and strings, and 8 for each other value.
+	// Default: 64 KiB.
+	MaxMetadata int
 	// Filter bounds the filters of this namespace. Default: filter.DefaultLimits.
 	Filter filter.Limits
 }
@@ -61,6 +66,9 @@ func (c Config) WithDefaults() Config {
 	}
 	if c.MaxPayload == 0 {
 		c.MaxPayload = DefaultMaxPayload
+	}
+	if c.MaxMetadata == 0 {
+		c.MaxMetadata = DefaultMaxMetadata
 	}
 	return c
 }
@@ -83,6 +91,9 @@ func (c Config) Validate() error {
 	}
 	if c.MaxPayload < 1 {
 		return invalid("max_payload", "must be at least 1 byte")
+	}
+	if c.MaxMetadata < 1 {
+		return invalid("max_metadata", "must be at least 1 byte")
 	}
 	return nil
 }

@@ -18,6 +18,10 @@ import (
 const (
 	DefaultPageSize = 100
 	MaxPageSize     = 10_000
+	// maxPageBytes ends a page early, so that it fits into a message of gRPC's default size, 4 MiB.
+	maxPageBytes = 2 << 20
+	// identityBytes is what an identity takes besides its name and metadata, about.
+	identityBytes = 64
 )
 
 // Coordinator runs the multicast registry of one namespace over its slots. It keeps no identities: what it holds are the
@@ -99,6 +103,9 @@ func (c *Coordinator) Register(ctx context.Context, r Registration) (Identity, e
 	if err != nil {
 		return Identity{}, err
 	}
+	if size := metadataSize(metadata); size > c.cfg.MaxMetadata {
+		return Identity{}, invalid("metadata", "is %d bytes large; this namespace allows %d", size, c.cfg.MaxMetadata)
+	}
 	return c.slots.Registry.Put(ctx, Identity{ID: r.ID, Metadata: metadata, TTL: ttl}, r.Mode)
 }
 
@@ -151,7 +158,8 @@ const maxTTL = 100 * 365 * 24 * time.Hour
 type Query struct {
 	// Filter selects by metadata; nil matches every identity.
 	Filter *filter.Expr
-	// PageSize is the most identities to return: up to MaxPageSize; 0 means DefaultPageSize.
+	// PageSize is the most identities to return: up to MaxPageSize; 0 means DefaultPageSize. A page of more than about 2 MiB
+	// ends early.
 	PageSize int
 	// PageToken is the NextPageToken of the page before. Empty: the first page.
 	PageToken string
@@ -190,12 +198,24 @@ func (c *Coordinator) Enumerate(ctx context.Context, q Query) (Page, error) {
 		start++
 	}
 	rest := matches[start:]
-	if len(rest) > size {
-		rest = rest[:size]
-		page.NextPageToken = pageToken(rest[size-1].ID)
+	if n := fitting(rest, size); n < len(rest) {
+		rest = rest[:n]
+		page.NextPageToken = pageToken(rest[n-1].ID)
 	}
 	page.Identities = rest
 	return page, nil
+}
+
+// fitting returns how many identities make up a page: one at least, if there is one.
+func fitting(identities []Identity, most int) int {
+	bytes := 0
+	for i := range min(len(identities), most) {
+		bytes += identityBytes + len(identities[i].ID) + metadataSize(identities[i].Metadata)
+		if bytes > maxPageBytes && i > 0 {
+			return i
+		}
+	}
+	return min(len(identities), most)
 }
 
 // matches returns every live identity that matches, ordered by name, and the revision they reflect at the least.

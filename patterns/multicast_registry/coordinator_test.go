@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -350,5 +351,86 @@ func TestConcurrent(t *testing.T) {
 	all.Wait()
 	if page, err := c.Enumerate(t.Context(), mr.Query{}); err != nil || page.Total != 100 {
 		t.Errorf("%d identities, %v", page.Total, err)
+	}
+}
+
+// TestTwoCoordinators pins the worst fault of an earlier attempt: a coordinator that keeps identities of its own shows
+// nothing to a second one, and nothing after a restart.
+func TestTwoCoordinators(t *testing.T) {
+	t.Parallel()
+	slots := memorySlots()
+	a, b := open(t, mr.Config{}, slots), open(t, mr.Config{}, slots)
+	register(t, a, 10, nil)
+	if page, err := b.Enumerate(t.Context(), mr.Query{}); err != nil || page.Total != 10 {
+		t.Errorf("the other one sees %d identities, %v", page.Total, err)
+	}
+	attach(t, b, always, ids(10)...)
+	if result, err := a.Multicast(t.Context(), mr.Request{}); err != nil || result.Delivered != 10 {
+		t.Errorf("through the other one: %+v, %v", result, err)
+	}
+	if err := a.Close(); err != nil {
+		t.Error(err)
+	}
+	if existed, err := b.Unregister(t.Context(), "id-00000"); err != nil || !existed {
+		t.Errorf("after the first one closed: %v, %v", existed, err)
+	}
+	if page, err := open(t, mr.Config{}, slots).Enumerate(t.Context(), mr.Query{}); err != nil || page.Total != 9 {
+		t.Errorf("a third one sees %d identities, %v", page.Total, err)
+	}
+}
+
+// TestMetadataIsBounded keeps one identity from making enumerations too large for everybody's messages.
+func TestMetadataIsBounded(t *testing.T) {
+	t.Parallel()
+	c := open(t, mr.Config{}, memorySlots())
+	for size, fits := range map[int]bool{64 << 10: true, 64<<10 + 1: false} {
+		_, err := c.Register(t.Context(), mr.Registration{ID: "a", Mode: mr.Replace, Metadata: map[string]any{
+			"k": strings.Repeat("x", size-100), "l": []any{1, true, nil, map[string]any{"mm": "nn"}}, "o": strings.Repeat("y", 69),
+		}})
+		if (err == nil) != fits || err != nil && !errors.Is(err, mr.ErrInvalid) {
+			t.Errorf("%d bytes: %v", size, err)
+		}
+	}
+}
+
+// TestPagesEndEarly has more metadata than one message holds: pages get shorter, and nothing is left out.
+func TestPagesEndEarly(t *testing.T) {
+	t.Parallel()
+	c := open(t, mr.Config{MaxMetadata: 4 << 20}, memorySlots())
+	for i, size := range []int{1 << 20, 1 << 20, 3 << 20, 100, 100, 3 << 20} {
+		_, err := c.Register(t.Context(), mr.Registration{
+			ID: fmt.Sprint("id-", i), Metadata: map[string]any{"x": strings.Repeat("x", size)},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	var pages []int
+	for q := (mr.Query{PageSize: 1000}); ; {
+		page, err := c.Enumerate(t.Context(), q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if page.Total != 6 {
+			t.Errorf("total %d", page.Total)
+		}
+		pages = append(pages, len(page.Identities))
+		if q.PageToken = page.NextPageToken; q.PageToken == "" {
+			break
+		}
+	}
+	if want := []int{1, 1, 1, 2, 1}; !slices.Equal(pages, want) {
+		t.Errorf("pages of %v identities, want %v", pages, want)
+	}
+}
+
+// TestLookUpTakesTooLong tells a timeout before anything was sent from one after.
+func TestLookUpTakesTooLong(t *testing.T) {
+	t.Parallel()
+	c := open(t, mr.Config{}, memorySlots())
+	register(t, c, 1, nil)
+	_, err := c.Multicast(t.Context(), mr.Request{Timeout: 1})
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "nothing was sent") {
+		t.Errorf("got %v", err)
 	}
 }

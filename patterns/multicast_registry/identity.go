@@ -96,6 +96,27 @@ func CopyMetadata(metadata map[string]any) (map[string]any, error) {
 	return out.(map[string]any), nil
 }
 
+// metadataSize returns how large a value of metadata is: keys and strings by their bytes, everything else by 8.
+func metadataSize(value any) int {
+	switch v := value.(type) {
+	case string:
+		return len(v)
+	case map[string]any:
+		size := 0
+		for key, inner := range v {
+			size += len(key) + metadataSize(inner)
+		}
+		return size
+	case []any:
+		size := 0
+		for _, inner := range v {
+			size += metadataSize(inner)
+		}
+		return size
+	}
+	return 8
+}
+
 // fault is a bad value, with the way to it collected from the inside out.
 type fault struct {
 	path    []string

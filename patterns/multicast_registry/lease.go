@@ -14,6 +14,8 @@ const (
 	renewalsAtOnce = 16
 	// renewalRetry is the wait after a renewal that the backend could not answer.
 	renewalRetry = 250 * time.Millisecond
+	// endlessCheck is the time between two looks at an identity that never expires: it may be gone all the same.
+	endlessCheck = 30 * time.Second
 )
 
 // keeper renews leases, each about three times per TTL, and collects those that are lost.
@@ -165,7 +167,7 @@ func (k *keeper) renew(ctx context.Context, r *renewal) {
 	case err != nil:
 		r.due = time.Now().Add(renewalRetry)
 	case lease.TTL == NoExpiry:
-		r.due = time.Now().Add(time.Hour)
+		r.due = time.Now().Add(endlessCheck)
 	default:
 		// A third of the TTL, a tenth more or less, so that leases that began together do not stay together.
 		r.due = time.Now().Add(time.Duration(float64(lease.TTL) / 3 * (0.9 + 0.2*rand.Float64())))

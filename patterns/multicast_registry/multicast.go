@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -27,7 +28,8 @@ type Request struct {
 	ContentType string
 	// Delivery is the mode. Default: the namespace's.
 	Delivery DeliveryMode
-	// Timeout is the longest wait for outcomes; the context's deadline counts too. Default: the namespace's.
+	// Timeout is the longest time that looking up the targets and waiting for outcomes may take; the context's deadline
+	// counts too. Default: the namespace's.
 	Timeout time.Duration
 }
 
@@ -43,7 +45,10 @@ func (c *Coordinator) Multicast(ctx context.Context, req Request) (*Result, erro
 	waiting, cancel := withMargin(ctx, start, req.Timeout)
 	defer cancel()
 	matches, revision, err := c.matches(waiting, req.Filter)
-	if err != nil {
+	switch {
+	case err != nil && waiting.Err() != nil && ctx.Err() == nil:
+		return nil, fmt.Errorf("nothing was sent: the timeout of %s passed while the targets were looked up: %w", req.Timeout, err)
+	case err != nil:
 		return nil, err
 	}
 	message := Message{

@@ -311,3 +311,20 @@ func TestMulticastRegistry_EndToEnd(t *testing.T) {
 		a.checkReceived(t, result.ID, users)
 	})
 }
+
+// TestFailedStaysFailed pins a fault of an earlier attempt, which delivered what it had reported as failed, four times.
+func TestFailedStaysFailed(t *testing.T) {
+	onEach(t, func(t *testing.T, p *proxy) {
+		p.register(t, 1, nil)
+		if result := p.multicast(t, client.MulticastRequest{Payload: []byte("lost")}); result.Failed != 1 {
+			t.Fatalf("without a subscriber: %+v", result)
+		}
+		a := p.attach(t, name(0))
+		result := p.multicast(t, client.MulticastRequest{Payload: []byte("found")})
+		checkAllAcked(t, result, names(1))
+		a.checkReceived(t, result.ID, names(1))
+		if n := a.total(); n != 1 {
+			t.Errorf("%d messages arrived", n)
+		}
+	})
+}

@@ -8,7 +8,7 @@
 //   - Filters are JSON objects such as {"battery": {"$lt": 0.2}, "room": "engineering"}; an unset or empty filter
 //     matches every identity. The language is described in docs-cms/reference/filter.md.
 //   - Metadata and filters travel as google.protobuf.Struct, so their numbers are IEEE 754 doubles: an integer beyond
-//     2^53 should be sent as a string.
+//     2^53 should be sent as a string. The HTTP API and the Go client refuse integers that a double would round.
 //   - Durations that are unset take the default named at the field.
 //   - Errors use the standard gRPC codes; INVALID_ARGUMENT carries a google.rpc.BadRequest that names the field.
 //
@@ -546,7 +546,7 @@ type RegisterRequest struct {
 	Namespace string `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
 	// Name of the identity: 1 to 256 bytes of UTF-8, any characters. Required.
 	Identity string `protobuf:"bytes,2,opt,name=identity,proto3" json:"identity,omitempty"`
-	// JSON object that filters match against. Default: {}.
+	// JSON object that filters match against, up to the namespace's max_metadata bytes. Default: {}.
 	Metadata *structpb.Struct `protobuf:"bytes,3,opt,name=metadata,proto3" json:"metadata,omitempty"`
 	// Length of the lease, kept to the millisecond. Default (unset or 0): the namespace's ttl_default.
 	Ttl *durationpb.Duration `protobuf:"bytes,4,opt,name=ttl,proto3" json:"ttl,omitempty"`
@@ -903,7 +903,7 @@ type EnumerateRequest struct {
 	Namespace string `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
 	// Filter over the metadata. Default: every identity.
 	Filter *structpb.Struct `protobuf:"bytes,2,opt,name=filter,proto3" json:"filter,omitempty"`
-	// Most identities to return, 1 to 10,000. Default (0): 100.
+	// Most identities to return, 1 to 10,000; a page of more than about 2 MiB ends early. Default (0): 100.
 	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The next_page_token of the page before, with the same filter. Default: the first page.
 	PageToken string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
@@ -1101,7 +1101,8 @@ type MulticastRequest struct {
 	ContentType string `protobuf:"bytes,4,opt,name=content_type,json=contentType,proto3" json:"content_type,omitempty"`
 	// How much is promised. Default: the namespace's delivery.
 	Delivery Delivery_Mode `protobuf:"varint,5,opt,name=delivery,proto3,enum=prism.pattern.Delivery_Mode" json:"delivery,omitempty"`
-	// Longest time to wait for outcomes; the call's own deadline counts too. Default: the namespace's timeout.
+	// Longest time to look up the targets and wait for outcomes; the call's own deadline counts too. When it passes before
+	// anything was sent the call fails with DEADLINE_EXCEEDED. Default: the namespace's timeout.
 	Timeout *durationpb.Duration `protobuf:"bytes,6,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	// Which targets the response lists. Default: ALL.
 	Report        MulticastRequest_Report `protobuf:"varint,7,opt,name=report,proto3,enum=prism.pattern.MulticastRequest_Report" json:"report,omitempty"` // 8 to 15 are kept for idempotency_key, max_targets, dry_run, retry and replies.

@@ -8,7 +8,7 @@
 //   - Filters are JSON objects such as {"battery": {"$lt": 0.2}, "room": "engineering"}; an unset or empty filter
 //     matches every identity. The language is described in docs-cms/reference/filter.md.
 //   - Metadata and filters travel as google.protobuf.Struct, so their numbers are IEEE 754 doubles: an integer beyond
-//     2^53 should be sent as a string.
+//     2^53 should be sent as a string. The HTTP API and the Go client refuse integers that a double would round.
 //   - Durations that are unset take the default named at the field.
 //   - Errors use the standard gRPC codes; INVALID_ARGUMENT carries a google.rpc.BadRequest that names the field.
 //

@@ -49,6 +49,7 @@ func (s *durabilitySuite) live(t *testing.T) {
 	}
 	sub := s.consume(t, d, all...)
 	var working sync.WaitGroup
+	defer working.Wait()
 	for n := range topics {
 		mine := newSender()
 		mine.namespace = from.namespace

@@ -121,6 +121,7 @@ func (s *messagingSuite) inboxes(t *testing.T) {
 	}
 	sub := s.subscribe(t, m, from.topic("a"))
 	var working sync.WaitGroup
+	defer working.Wait()
 	for b, inbox := range all {
 		mine := newSender()
 		mine.namespace = from.namespace
@@ -137,7 +138,6 @@ func (s *messagingSuite) inboxes(t *testing.T) {
 		})
 	}
 	sendAcks(t, m, acksOf(receive(t, s.Patience, sub, boxes*each))...)
-	working.Wait()
 	for _, inbox := range all {
 		var tokens []string
 		for n := range each {
@@ -203,15 +203,15 @@ func (s *messagingSuite) inboxCancelled(t *testing.T, m mr.Messaging, inbox mr.I
 	}
 	publish(t, m, batch...)
 	acks := acksOf(receive(t, s.Patience, sub, len(batch)))
-	acking := make(chan struct{})
-	go func() {
-		defer close(acking)
+	var acking sync.WaitGroup
+	defer acking.Wait()
+	acking.Go(func() {
 		for _, a := range acks {
 			if err := errors.Join(m.Ack(t.Context(), []mr.Ack{a})...); err != nil {
 				t.Error(err)
 			}
 		}
-	}()
+	})
 	eventually(t, s.Patience, "all acks arrive", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rand.Int64N(int64(3*time.Millisecond))))
 		defer cancel()
@@ -224,7 +224,6 @@ func (s *messagingSuite) inboxCancelled(t *testing.T, m mr.Messaging, inbox mr.I
 		}
 		return len(tokens) == 0
 	})
-	<-acking
 }
 
 // forgedAcks sends acks to what recipients may make up. They reach no subscriber, break nothing, and are errors or not.

@@ -153,6 +153,7 @@ func (s *messagingSuite) order(t *testing.T) {
 	}
 	subs := []mr.Subscription{s.subscribe(t, m, all...), s.subscribe(t, m, all...)}
 	var working sync.WaitGroup
+	defer working.Wait()
 	for p := range publishers {
 		mine := newSender()
 		mine.namespace = from.namespace
@@ -181,7 +182,6 @@ func (s *messagingSuite) order(t *testing.T) {
 			next[got.Topic]++
 		}
 	}
-	working.Wait()
 }
 
 // hostileIdentities gives each identity a subscription of its own: each receives its own message and nobody else's, and

@@ -167,18 +167,12 @@ func (s *messagingSuite) nextCancelled(t *testing.T) {
 	m, from := s.open(t), newSender()
 	sub := s.subscribe(t, m, from.topic("a"))
 	cancelledNext(t, sub)
-	const many = 200
-	publishing := make(chan struct{})
-	go func() {
-		defer close(publishing)
-		for n := range many {
-			if err := errors.Join(m.Publish(t.Context(), []mr.Message{from.message("a", fmt.Sprint(n))})...); err != nil {
-				t.Error(err)
-			}
-		}
-	}()
-	readCancelling(t, s.Patience, sub, many)
-	<-publishing
+	publish(t, m, from.message("a", "waiting"))
+	cancelledNext(t, sub)
+	receive(t, s.Patience, sub, 1)
+	readCancelling(t, s.Patience, sub, func(n int) error {
+		return errors.Join(m.Publish(t.Context(), []mr.Message{from.message("a", fmt.Sprint(n))})...)
+	})
 }
 
 // cancelledNext checks what Next does with a context that has ended.
@@ -192,28 +186,35 @@ func cancelledNext(t *testing.T, sub mr.Subscription) {
 	}
 }
 
-// readCancelling reads messages "0" to n-1 with contexts that end at random moments.
-func readCancelling(t *testing.T, patience time.Duration, sub mr.Subscription, n int) {
+// readCancelling lets the arrival of a message and the end of the context that Next waits with race, 200 times. Either
+// Next returns the message, or the following Next does.
+func readCancelling(t *testing.T, patience time.Duration, sub mr.Subscription, send func(n int) error) {
 	t.Helper()
-	got := 0
-	eventually(t, patience, "all messages arrive", func() bool {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rand.Int64N(int64(3*time.Millisecond))))
-		defer cancel()
-		batch, err := sub.Next(ctx)
-		if err != nil && !isContextError(err) {
-			t.Fatalf("next: %v", err)
-		}
-		if err != nil && len(batch.Messages) > 0 {
-			t.Fatalf("next returns %d messages and %v", len(batch.Messages), err)
-		}
-		for _, message := range batch.Messages {
-			if string(message.Payload) != fmt.Sprint(got) {
-				t.Fatalf("message %s comes when %d is due", message.Payload, got)
+	for n := range 200 {
+		ctx, cancel := context.WithCancel(t.Context())
+		var racing sync.WaitGroup
+		racing.Go(func() {
+			<-time.After(time.Duration(rand.Int64N(int64(100 * time.Microsecond)))) // so that Next waits, as a rule
+			if n%2 == 0 {
+				cancel()
 			}
-			got++
+			if err := send(n); err != nil {
+				t.Error(err)
+			}
+			cancel()
+		})
+		batch, err := sub.Next(ctx)
+		racing.Wait()
+		if err != nil {
+			if !errors.Is(err, context.Canceled) || len(batch.Messages) > 0 {
+				t.Fatalf("next: %d messages, %v", len(batch.Messages), err)
+			}
+			batch, err = sub.Next(within(t, patience))
 		}
-		return got == n
-	})
+		if err != nil || len(batch.Messages) != 1 || string(batch.Messages[0].Payload) != fmt.Sprint(n) {
+			t.Fatalf("message %d: got %d messages, %v", n, len(batch.Messages), err)
+		}
+	}
 }
 
 // contextCoversCall ends the contexts that subscriptions and inboxes were opened with, which must go on working.

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"strconv"
+	"strings"
 	"testing"
 )
 
@@ -130,10 +131,10 @@ func randomFilters(rng *rand.Rand, depth int, clauses *int) []any {
 
 // randomPath is the name of a field of one to three parts, with everything special in it taken literally.
 func randomPath(rng *rand.Rand) string {
-	path := ""
+	var path strings.Builder
 	for i := range 1 + max(0, rng.IntN(6)-3) {
 		if i > 0 {
-			path += "."
+			path.WriteByte('.')
 		}
 		key := common(rng, randomKeys)
 		for key == "" { // a path has no empty parts
@@ -141,12 +142,12 @@ func randomPath(rng *rand.Rand) string {
 		}
 		for j := range len(key) {
 			if key[j] == '.' || key[j] == '\\' || j == 0 && (key[j] == '$' || key == "lt") {
-				path += `\`
+				path.WriteByte('\\')
 			}
-			path += key[j : j+1]
+			path.WriteByte(key[j])
 		}
 	}
-	return path
+	return path.String()
 }
 
 func randomCondition(rng *rand.Rand) any {

@@ -16,7 +16,7 @@ func TestGenerator(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	matches, misses := map[filter.Op]int{}, map[filter.Op]int{}
 	matched := 0
-	const rounds = 20_000
+	const rounds = 8_000
 	for range rounds {
 		metadata := slottest.RandomMetadata(rng)
 		if _, err := mr.CopyMetadata(metadata); err != nil {

@@ -130,10 +130,12 @@ func (s *registrySuite) replaceIsWhole(t *testing.T) {
 	put(t, r, version(0), mr.Create)
 	ctx, stop := context.WithCancel(t.Context())
 	var writers sync.WaitGroup
+	defer writers.Wait()
+	defer stop()
 	for w := range 4 {
 		writers.Go(func() {
 			for n := w * 100; n < w*100+100 && ctx.Err() == nil; n++ {
-				if _, err := r.Put(t.Context(), version(n), mr.Replace); err != nil {
+				if _, err := r.Put(ctx, version(n), mr.Replace); err != nil && ctx.Err() == nil {
 					t.Error(err)
 				}
 			}

@@ -115,6 +115,8 @@ func (s *registrySuite) scanWhileMutating(t *testing.T) {
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	var writers sync.WaitGroup
+	defer writers.Wait()
+	defer stop()
 	for w := range 4 {
 		writers.Go(func() {
 			for n := 0; ctx.Err() == nil; n++ {
@@ -298,7 +300,8 @@ func (s *registrySuite) cancelledDuring(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rand.Int64N(int64(200*time.Microsecond))))
 			err := call(ctx)
 			cancel()
-			if err != nil && !isContextError(err) && !(what == "renew" && errors.Is(err, mr.ErrNotFound)) {
+			absent := what == "renew" && errors.Is(err, mr.ErrNotFound)
+			if err != nil && !isContextError(err) && !absent {
 				t.Errorf("%s: %v", what, err)
 			}
 			if what != "put" {

@@ -1,0 +1,55 @@
+package proxy
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"math/big"
+	"strings"
+)
+
+// maxNesting bounds the JSON of a body. Metadata and filters have narrower limits of their own; this one keeps a body from
+// failing further down, where nobody could say why.
+const maxNesting = 100
+
+// checkJSON refuses what would be changed or misunderstood on its way through protobuf: nesting beyond the bound, and
+// integers that a double would round. What is no JSON at all is left to the parser that reads it.
+func checkJSON(raw []byte) error {
+	decoder := json.NewDecoder(bytes.NewReader(raw))
+	decoder.UseNumber()
+	depth := 0
+	for {
+		token, err := decoder.Token()
+		if err != nil {
+			return nil //nolint:nilerr // its end, or no JSON: protojson says what is wrong with it
+		}
+		switch t := token.(type) {
+		case json.Delim:
+			if t == '}' || t == ']' {
+				depth--
+				continue
+			}
+			if depth++; depth > maxNesting {
+				return fmt.Errorf("is nested deeper than %d levels", maxNesting)
+			}
+		case json.Number:
+			if rounded(t.String()) {
+				return fmt.Errorf("the integer %s would be rounded: numbers travel as IEEE 754 doubles, send it as a string",
+					shorten(t.String()))
+			}
+		}
+	}
+}
+
+// rounded tells whether an integer, written without fraction and exponent, has no exact double.
+func rounded(number string) bool {
+	if len(number) < len("9007199254740993") || strings.ContainsAny(number, ".eE") {
+		return false
+	}
+	exact, ok := new(big.Int).SetString(number, 10)
+	if !ok {
+		return false
+	}
+	_, accuracy := new(big.Float).SetInt(exact).Float64()
+	return accuracy != big.Exact
+}
