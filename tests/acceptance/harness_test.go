@@ -24,6 +24,8 @@ const clockSkew = 5 * time.Second
 // combination is one way to fill the slots: every scenario runs on each.
 type combination struct {
 	name string
+	// durable says that what nobody receives is stored.
+	durable bool
 	// config returns the configuration of a server whose namespaces no other test uses.
 	config func(t testing.TB) string
 }
@@ -40,6 +42,17 @@ namespaces:
       messaging: {type: memory}
 `
 		}},
+		{name: "memory+memory+memory", durable: true, config: func(testing.TB) string {
+			return `
+namespaces:
+  - name: default
+    pattern: multicast-registry
+    backend_slots:
+      registry: {type: memory, ttl_default: 300}
+      messaging: {type: memory}
+      durability: {type: memory}
+`
+		}},
 	}
 }
 
@@ -52,6 +65,7 @@ var hostile = []string{
 // proxy is one server and a client of it.
 type proxy struct {
 	*client.Client
+	durable bool // see combination
 }
 
 // onEach runs a scenario on every combination, each time against a server of its own.
@@ -61,7 +75,9 @@ func onEach(t *testing.T, scenario func(t *testing.T, p *proxy)) {
 	for _, c := range combinations() {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			scenario(t, dial(t, serve(t, c.config(t))))
+			p := dial(t, serve(t, c.config(t)))
+			p.durable = c.durable
+			scenario(t, p)
 		})
 	}
 }
@@ -71,7 +87,7 @@ func dial(t testing.TB, server app.Addresses) *proxy {
 	connection, err := client.Dial(server.GRPC)
 	must(t, err)
 	t.Cleanup(func() { check(t, connection.Close()) })
-	return &proxy{connection}
+	return &proxy{Client: connection}
 }
 
 // serve runs a server with the given configuration, on free ports, until the test ends.
