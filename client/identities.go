@@ -78,10 +78,18 @@ func (c *Client) Heartbeat(ctx context.Context, id string, ttl time.Duration) (L
 
 // Unregister removes an identity at once, with all that is stored for it, and tells whether a live one existed.
 func (c *Client) Unregister(ctx context.Context, id string) (existed bool, err error) {
+	return c.UnregisterIf(ctx, id, 0)
+}
+
+// UnregisterIf is Unregister for the registration that has this Revision, which Register returned: when another program has
+// taken the identity over since, nothing is touched and existed is false. A revision of 0 removes whatever is registered.
+func (c *Client) UnregisterIf(ctx context.Context, id string, revision Revision) (existed bool, err error) {
 	if err := multicastregistry.CheckIdentity(id); err != nil {
 		return false, err
 	}
-	response, err := c.rpc.Unregister(ctx, &patternpb.UnregisterRequest{Namespace: c.namespace, Identity: id})
+	response, err := c.rpc.Unregister(ctx, &patternpb.UnregisterRequest{
+		Namespace: c.namespace, Identity: id, Revision: uint64(revision),
+	})
 	if err != nil {
 		return false, c.failed(err)
 	}

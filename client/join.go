@@ -109,6 +109,7 @@ type membership struct {
 	serving    sync.WaitGroup // the workers
 	joined     bool           // on the present stream
 	registered bool           // something may be left to unregister
+	revisions  sync.Map       // Revision of what was registered, by id
 }
 
 // delivery is a message on its way to the handler.
@@ -269,13 +270,16 @@ func (m *membership) take(ctx context.Context, s *Stream, event Event) error {
 func (m *membership) register(ctx context.Context, ids []string) error {
 	m.registered = true
 	return m.each(ctx, ids, func(ctx context.Context, r Registration) error {
-		_, err := m.c.Register(ctx, r)
+		stored, err := m.c.Register(ctx, r)
+		if err == nil {
+			m.revisions.Store(r.ID, stored.Revision)
+		}
 		return err
 	})
 }
 
-// leave unregisters everything, as far as that is possible in a short time. Nobody waits for its errors: leases end by
-// themselves.
+// leave unregisters what this membership registered, as far as that is possible in a short time, and leaves alone what
+// another program has taken over since. Nobody waits for its errors: leases end by themselves.
 func (m *membership) leave(ctx context.Context) {
 	if m.stay || !m.registered {
 		return
@@ -284,7 +288,9 @@ func (m *membership) leave(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveGrace)
 	defer cancel()
 	_ = m.each(ctx, m.ids, func(ctx context.Context, r Registration) error {
-		_, err := m.c.Unregister(ctx, r.ID)
+		revision, _ := m.revisions.Load(r.ID)
+		only, _ := revision.(Revision)
+		_, err := m.c.UnregisterIf(ctx, r.ID, only)
 		if errors.Is(err, ErrUnavailable) || ctx.Err() != nil {
 			return err
 		}

@@ -149,6 +149,27 @@ func TestJoin(t *testing.T) {
 	}
 }
 
+// The one that leaves takes nothing from the one that has come in its place.
+func TestJoinLeavesTheSuccessorAlone(t *testing.T) {
+	c := newClient(t)
+	first := join(t, c, client.Registration{ID: "dev-1", Metadata: map[string]any{"instance": 1}})
+	await(t, "joined", first.joined)
+	second := join(t, c, client.Registration{ID: "dev-1", Metadata: map[string]any{"instance": 2}})
+	await(t, "joined", second.joined)
+	first.end()
+	if n := reach(t, c, "still there?"); n != 1 {
+		t.Errorf("the successor was reached %d times", n)
+	}
+	page, err := c.Enumerate(withPatience(t), client.Query{Filter: map[string]any{"instance": 2}})
+	if err != nil || page.Total != 1 {
+		t.Errorf("%+v, %v", page, err)
+	}
+	second.end()
+	if n := count(t, c); n != 0 {
+		t.Errorf("%d identities are left", n)
+	}
+}
+
 func TestJoinWithoutUnregister(t *testing.T) {
 	c := newClient(t)
 	m := join(t, c, client.Registration{ID: "dev-1"}, client.WithoutUnregister())

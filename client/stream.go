@@ -78,7 +78,8 @@ func (c *Client) Subscribe(ctx context.Context) (*Stream, error) {
 
 // Attach starts receiving the messages of identities, which need not be registered. When it returns, every message that
 // is sent from now on arrives. With keepAlive the server renews their leases for as long as the stream lives; without,
-// that ends. Attaching again only changes keepAlive.
+// that ends. Attaching again only changes keepAlive. While messages that were stored for an identity catch up, one that is
+// sent meanwhile can arrive before them; otherwise the messages of a sender arrive in order.
 func (s *Stream) Attach(ctx context.Context, keepAlive bool, ids ...string) error {
 	return s.request(ctx, ids, &s.attaching, func(ids []string) *patternpb.SubscribeRequest {
 		for _, id := range ids {

@@ -291,7 +291,7 @@ func (r *brokenRegistry) Renew(ctx context.Context, _ string, _ time.Duration) (
 	return multicastregistry.Lease{}, r.fail(ctx)
 }
 
-func (r *brokenRegistry) Delete(ctx context.Context, _ string) (bool, error) {
+func (r *brokenRegistry) Delete(ctx context.Context, _ string, _ multicastregistry.Revision) (bool, error) {
 	return false, r.fail(ctx)
 }
 

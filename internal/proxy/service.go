@@ -73,7 +73,7 @@ func (s *service) Unregister(ctx context.Context, req *patternpb.UnregisterReque
 	if err != nil {
 		return nil, err
 	}
-	existed, err := n.Coordinator.Unregister(ctx, req.GetIdentity())
+	existed, err := n.Coordinator.Unregister(ctx, req.GetIdentity(), multicastregistry.Revision(req.GetRevision()))
 	if err != nil {
 		return nil, err
 	}

@@ -25,7 +25,8 @@ type DurabilityConfig struct {
 	MaxMessages int `yaml:"max_messages"`
 	// MaxBytes is the most bytes of payload stored for one identity. Default (0): DefaultMaxBytes.
 	MaxBytes int `yaml:"max_bytes"`
-	// MaxAge is how long a message is stored; older ones are dropped and counted. Default (0): DefaultMaxAge.
+	// MaxAge is how long a message is stored. Older ones are dropped, and counted to the consumer of a queue that still
+	// stores something; the count of a queue that has become empty goes with it. Default (0): DefaultMaxAge.
 	MaxAge time.Duration `yaml:"max_age"`
 }
 
@@ -41,8 +42,8 @@ func (c DurabilityConfig) Validate() error {
 }
 
 // Durability keeps messages in one queue for each topic, as long as the process lives; a topic for which nothing is stored
-// and that nobody consumes takes no memory. A topic's queue is held by one
-// consumer at a time, the first that came; the others stand by. The zero value is not usable; see NewDurability.
+// and that nobody consumes takes no memory. A topic's queue is held by one consumer at a time, the first that came; the
+// others stand by. The zero value is not usable; see NewDurability.
 type Durability struct {
 	cfg DurabilityConfig
 

@@ -35,7 +35,7 @@ func TestExpiryInstant(t *testing.T) {
 			"scan":  func(r *memory.Registry) bool { return len(names(t, r)) == 1 },
 			"count": func(r *memory.Registry) bool { n, err := r.Count(t.Context()); return n == 1 && err == nil },
 			"delete": func(r *memory.Registry) bool {
-				existed, err := r.Delete(t.Context(), "a")
+				existed, err := r.Delete(t.Context(), "a", 0)
 				return existed && err == nil
 			},
 			"renew": func(r *memory.Registry) bool {

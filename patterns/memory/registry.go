@@ -166,7 +166,7 @@ func (r *Registry) renew(id string, ttl time.Duration, shared bool) (lease multi
 }
 
 // Delete implements multicastregistry.Registry.
-func (r *Registry) Delete(ctx context.Context, id string) (existed bool, err error) {
+func (r *Registry) Delete(ctx context.Context, id string, only multicastregistry.Revision) (existed bool, err error) {
 	if err := ctx.Err(); err != nil {
 		return false, fmt.Errorf("memory: delete %q: %w", id, err)
 	}
@@ -178,7 +178,11 @@ func (r *Registry) Delete(ctx context.Context, id string) (existed bool, err err
 	if e == nil {
 		return false, nil
 	}
-	existed = live(e.identity.Load(), now)
+	current := e.identity.Load()
+	existed = live(current, now)
+	if existed && only != 0 && current.Revision != only {
+		return false, nil
+	}
 	r.drop(e)
 	return existed, nil
 }

@@ -121,13 +121,15 @@ func (c *Coordinator) Heartbeat(ctx context.Context, id string, ttl time.Duratio
 	return c.slots.Registry.Renew(ctx, id, ttl)
 }
 
-// Unregister removes an identity, with all that is stored for it, and tells whether a live one existed.
-func (c *Coordinator) Unregister(ctx context.Context, id string) (existed bool, err error) {
+// Unregister removes an identity, with all that is stored for it, and tells whether a live one existed. With a revision
+// above 0 it removes only the registration that Register returned that Revision for; when another program has taken the
+// identity over since, nothing is touched.
+func (c *Coordinator) Unregister(ctx context.Context, id string, only Revision) (existed bool, err error) {
 	if err := CheckIdentity(id); err != nil {
 		return false, err
 	}
-	existed, err = c.slots.Registry.Delete(ctx, id)
-	if err != nil || c.slots.Durability == nil {
+	existed, err = c.slots.Registry.Delete(ctx, id, only)
+	if err != nil || c.slots.Durability == nil || only != 0 && !existed {
 		return existed, err
 	}
 	if _, err := c.slots.Durability.Purge(ctx, Topic(c.cfg.Namespace, id)); err != nil {

@@ -145,7 +145,7 @@ func TestHeartbeatInsteadOfRegister(t *testing.T) {
 		}
 		for name, err := range map[string]error{
 			"no name": second(c.Heartbeat(t.Context(), "", 0)), "bad ttl": second(c.Heartbeat(t.Context(), "a", -7)),
-			"unregister no name": second(c.Unregister(t.Context(), "")),
+			"unregister no name": second(c.Unregister(t.Context(), "", 0)),
 		} {
 			if !errors.Is(err, mr.ErrInvalid) {
 				t.Errorf("%s: %v", name, err)
@@ -166,7 +166,7 @@ func TestUnregister(t *testing.T) {
 		t.Fatalf("%+v, %v", result, err)
 	}
 	for i, want := range []bool{true, false} {
-		if existed, err := c.Unregister(t.Context(), "id-00000"); err != nil || existed != want {
+		if existed, err := c.Unregister(t.Context(), "id-00000", 0); err != nil || existed != want {
 			t.Errorf("call %d: %v, %v", i, existed, err)
 		}
 	}
@@ -217,7 +217,7 @@ func TestEnumeratePagesUnderChange(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Unregister(t.Context(), "id-00001"); err != nil {
+	if _, err := c.Unregister(t.Context(), "id-00001", 0); err != nil {
 		t.Fatal(err)
 	}
 	for _, id := range []string{"id-0", "id-00001x"} {
@@ -371,7 +371,7 @@ func TestTwoCoordinators(t *testing.T) {
 	if err := a.Close(); err != nil {
 		t.Error(err)
 	}
-	if existed, err := b.Unregister(t.Context(), "id-00000"); err != nil || !existed {
+	if existed, err := b.Unregister(t.Context(), "id-00000", 0); err != nil || !existed {
 		t.Errorf("after the first one closed: %v, %v", existed, err)
 	}
 	if page, err := open(t, mr.Config{}, slots).Enumerate(t.Context(), mr.Query{}); err != nil || page.Total != 9 {
@@ -432,5 +432,29 @@ func TestLookUpTakesTooLong(t *testing.T) {
 	_, err := c.Multicast(t.Context(), mr.Request{Timeout: 1})
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "nothing was sent") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestUnregisterOnly keeps what a successor has, its stored messages included.
+func TestUnregisterOnly(t *testing.T) {
+	t.Parallel()
+	slots := memorySlots()
+	slots.Durability = memory.NewDurability(memory.DurabilityConfig{})
+	c := open(t, mr.Config{}, slots)
+	before, err := c.Register(t.Context(), mr.Registration{ID: "a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Register(t.Context(), mr.Registration{ID: "a", Mode: mr.Replace}); err != nil {
+		t.Fatal(err)
+	}
+	if result, err := c.Multicast(t.Context(), mr.Request{}); err != nil || result.Pending != 1 {
+		t.Fatalf("%+v, %v", result, err)
+	}
+	if existed, err := c.Unregister(t.Context(), "a", before.Revision); err != nil || existed {
+		t.Errorf("%v, %v", existed, err)
+	}
+	if n, err := slots.Durability.Purge(t.Context(), mr.Topic("default", "a")); n != 1 || err != nil {
+		t.Errorf("%d stored messages are left, %v", n, err)
 	}
 }

@@ -49,8 +49,10 @@ type Registry interface {
 	// it has when ttl is 0. It never rewrites metadata. ErrNotFound when the identity is not live.
 	Renew(ctx context.Context, id string, ttl time.Duration) (Lease, error)
 
-	// Delete removes an identity and tells whether a live one existed. Deleting what is absent is no error.
-	Delete(ctx context.Context, id string) (existed bool, err error)
+	// Delete removes an identity and tells whether a live one existed. Deleting what is absent is no error. With a revision
+	// above 0 it removes only the registration that Put returned that Revision for, and does nothing when another one has
+	// taken its place: check and removal are one step.
+	Delete(ctx context.Context, id string, only Revision) (existed bool, err error)
 
 	// Scan yields live identities in any order, each at most once. It must yield every match of the filter that is live
 	// from the start of the scan to its end; it may yield others, because the coordinator checks each with filter.Match:

@@ -197,7 +197,7 @@ func TestKeepAliveLost(t *testing.T) {
 		if _, err := c.Heartbeat(t.Context(), "id-00000", 0); err != nil {
 			t.Errorf("after the backend came back: %v", err)
 		}
-		if _, err := c.Unregister(t.Context(), "id-00001"); err != nil {
+		if _, err := c.Unregister(t.Context(), "id-00001", 0); err != nil {
 			t.Fatal(err)
 		}
 		if event, err := s.Next(t.Context()); err != nil || !slices.Equal(event.LeasesLost, []string{"id-00001"}) {

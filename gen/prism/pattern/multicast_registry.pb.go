@@ -801,7 +801,10 @@ type UnregisterRequest struct {
 	// Namespace of the identity. Default: "default".
 	Namespace string `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
 	// Identity to remove. Required.
-	Identity      string `protobuf:"bytes,2,opt,name=identity,proto3" json:"identity,omitempty"`
+	Identity string `protobuf:"bytes,2,opt,name=identity,proto3" json:"identity,omitempty"`
+	// Remove only the registration that has this revision; when another one has taken its place nothing is touched. Default
+	// (0): whatever is registered.
+	Revision      uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -848,6 +851,13 @@ func (x *UnregisterRequest) GetIdentity() string {
 		return x.Identity
 	}
 	return ""
+}
+
+func (x *UnregisterRequest) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
 }
 
 // UnregisterResponse tells whether there was anything to remove.
@@ -1521,7 +1531,9 @@ func (*SubscribeRequest_Detach) isSubscribeRequest_Request() {}
 
 func (*SubscribeRequest_Acks) isSubscribeRequest_Request() {}
 
-// Attach starts receiving the messages of identities. Attaching again is allowed and only changes keep_alive.
+// Attach starts receiving the messages of identities. Attaching again is allowed and only changes keep_alive. Messages of
+// one sender to one identity arrive in the order of sending, but for stored ones: while they catch up, a message that is
+// sent meanwhile can arrive before them.
 type Attach struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Namespace of the identities; one stream serves one namespace, the first Attach's. Default: "default", and for later
@@ -2447,10 +2459,11 @@ const file_prism_pattern_multicast_registry_proto_rawDesc = "" +
 	"\x11HeartbeatResponse\x129\n" +
 	"\n" +
 	"expires_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12+\n" +
-	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\"M\n" +
+	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\"i\n" +
 	"\x11UnregisterRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x1a\n" +
-	"\bidentity\x18\x02 \x01(\tR\bidentity\".\n" +
+	"\bidentity\x18\x02 \x01(\tR\bidentity\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\".\n" +
 	"\x12UnregisterResponse\x12\x18\n" +
 	"\aexisted\x18\x01 \x01(\bR\aexisted\"\xe2\x01\n" +
 	"\x10EnumerateRequest\x12\x1c\n" +

@@ -141,6 +141,8 @@ func local_request_MulticastRegistryPattern_Heartbeat_0(ctx context.Context, mar
 	return msg, metadata, err
 }
 
+var filter_MulticastRegistryPattern_Unregister_0 = &utilities.DoubleArray{Encoding: map[string]int{"namespace": 0, "identity": 1}, Base: []int{1, 1, 2, 0, 0}, Check: []int{0, 1, 1, 2, 3}}
+
 func request_MulticastRegistryPattern_Unregister_0(ctx context.Context, marshaler runtime.Marshaler, client MulticastRegistryPatternClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
 		protoReq UnregisterRequest
@@ -162,6 +164,12 @@ func request_MulticastRegistryPattern_Unregister_0(ctx context.Context, marshale
 	protoReq.Identity, err = runtime.String(val)
 	if err != nil {
 		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "identity", err)
+	}
+	if err := req.ParseForm(); err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	if err := runtime.PopulateQueryParameters(&protoReq, req.Form, filter_MulticastRegistryPattern_Unregister_0); err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
 	}
 	if req.Body != nil {
 		_, _ = io.Copy(io.Discard, req.Body)
@@ -191,6 +199,12 @@ func local_request_MulticastRegistryPattern_Unregister_0(ctx context.Context, ma
 	protoReq.Identity, err = runtime.String(val)
 	if err != nil {
 		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "identity", err)
+	}
+	if err := req.ParseForm(); err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	if err := runtime.PopulateQueryParameters(&protoReq, req.Form, filter_MulticastRegistryPattern_Unregister_0); err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
 	}
 	msg, err := server.Unregister(ctx, &protoReq)
 	return msg, metadata, err

@@ -57,7 +57,8 @@ type MulticastRegistryPatternClient interface {
 	// Heartbeat renews the lease of a live identity without touching its metadata. NOT_FOUND when the identity is not
 	// registered or has expired: register it again.
 	Heartbeat(ctx context.Context, in *HeartbeatRequest, opts ...grpc.CallOption) (*HeartbeatResponse, error)
-	// Unregister removes an identity at once. Removing an identity that does not exist is not an error.
+	// Unregister removes an identity at once, with the messages that are stored for it. Removing an identity that does not
+	// exist is not an error.
 	Unregister(ctx context.Context, in *UnregisterRequest, opts ...grpc.CallOption) (*UnregisterResponse, error)
 	// Enumerate returns the live identities that match a filter, ordered by identity, a page at a time.
 	Enumerate(ctx context.Context, in *EnumerateRequest, opts ...grpc.CallOption) (*EnumerateResponse, error)
@@ -166,7 +167,8 @@ type MulticastRegistryPatternServer interface {
 	// Heartbeat renews the lease of a live identity without touching its metadata. NOT_FOUND when the identity is not
 	// registered or has expired: register it again.
 	Heartbeat(context.Context, *HeartbeatRequest) (*HeartbeatResponse, error)
-	// Unregister removes an identity at once. Removing an identity that does not exist is not an error.
+	// Unregister removes an identity at once, with the messages that are stored for it. Removing an identity that does not
+	// exist is not an error.
 	Unregister(context.Context, *UnregisterRequest) (*UnregisterResponse, error)
 	// Enumerate returns the live identities that match a filter, ordered by identity, a page at a time.
 	Enumerate(context.Context, *EnumerateRequest) (*EnumerateResponse, error)

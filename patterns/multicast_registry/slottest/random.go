@@ -14,7 +14,7 @@ import (
 // compared is what implementations get wrong: integers that a float64 cannot hold, numbers of both kinds that are equal,
 // keys that look like operators or paths, arrays where a scalar is expected, versions, null.
 var (
-	randomKeys = []string{"a", "b", "n", "s", "list", "sub", "version", "lt", "a.b", "$eq", "é", "", "x y", `back\slash`}
+	randomKeys = []string{"s", "version", "n", "list", "a", "b", "sub", "lt", "a.b", "$eq", "é", "", "x y", `back\slash`}
 
 	randomNumbers = []any{
 		int64(0), int64(1), int64(-1), int64(5), float64(5), 0.5, -0.5, 1e-7, 1e300, -1e300, int64(42),
@@ -25,6 +25,7 @@ var (
 		"a", "ab", "1.2.3", "b", "room-1", "abc", "1.3.0-rc.1", "2.0.0", "", "room-10", "room-2", "v1.2.3", "1.2", "0.0.1",
 		"B", "5", "true", "null", "é", "e\u0301", "日本", "😀", "*", "%", ".", "a.b", "a\nb", `"`, `\`, "\x00", "$eq",
 	}
+	randomVersions = []any{"1.2.3", "1.3.0-rc.1", "2.0.0", "v1.2.3", "1.2", "0.0.1", "1.2.3+build", "01.2.3", "latest"}
 	randomPatterns = []any{"^a", "b$", "^room-[0-9]$", "a.b", ".", "^$", "(?i)B", "é|日", `\.`, "[[:digit:]]+", "^[^a]*$", "(a)(b)?"}
 	randomRanges   = []any{">=1.2 <2", "^1.2", "~1.2.3", "1.x", "*", "1.2.3", ">1.2.3", "<=2.0.0", "1 - 2", "^1 || ^2", ">=1.3.0-rc.1"}
 	randomTypes    = []any{"string", "number", "bool", "null", "array", "object"}
@@ -45,9 +46,35 @@ func RandomMetadata(rng *rand.Rand) map[string]any { return randomObject(rng, 3)
 func randomObject(rng *rand.Rand, depth int) map[string]any {
 	object := make(map[string]any)
 	for range rng.IntN(9) {
-		object[common(rng, randomKeys)] = randomValue(rng, depth)
+		key := common(rng, randomKeys)
+		object[key] = randomValueOf(rng, key, depth)
 	}
 	return object
+}
+
+// randomValueOf returns what a key promises, most of the time.
+func randomValueOf(rng *rand.Rand, key string, depth int) any {
+	if rng.IntN(4) > 0 {
+		switch key {
+		case "s":
+			return common(rng, randomStrings)
+		case "version":
+			return common(rng, randomVersions)
+		case "n":
+			return common(rng, randomNumbers)
+		case "list":
+			return randomList(rng, 1)
+		}
+	}
+	return randomValue(rng, depth)
+}
+
+func randomList(rng *rand.Rand, depth int) []any {
+	list := make([]any, rng.IntN(4))
+	for i := range list {
+		list[i] = randomValue(rng, depth)
+	}
+	return list
 }
 
 func randomValue(rng *rand.Rand, depth int) any {
@@ -55,11 +82,7 @@ func randomValue(rng *rand.Rand, depth int) any {
 	case n < 2 && depth > 0:
 		return randomObject(rng, depth-1)
 	case n == 2 && depth > 0:
-		list := make([]any, rng.IntN(4))
-		for i := range list {
-			list[i] = randomValue(rng, min(depth-1, 1))
-		}
-		return list
+		return randomList(rng, min(depth-1, 1))
 	default:
 		return randomScalar(rng)
 	}
@@ -132,7 +155,7 @@ func randomFilters(rng *rand.Rand, depth int, clauses *int) []any {
 // randomPath is the name of a field of one to three parts, with everything special in it taken literally.
 func randomPath(rng *rand.Rand) string {
 	var path strings.Builder
-	for i := range 1 + max(0, rng.IntN(6)-3) {
+	for i := range 1 + max(0, rng.IntN(8)-5) {
 		if i > 0 {
 			path.WriteByte('.')
 		}
@@ -165,10 +188,10 @@ func randomCondition(rng *rand.Rand) any {
 
 func randomOperator(rng *rand.Rand) map[string]any {
 	op, operand := "", any(nil)
-	switch rng.IntN(12) {
-	case 0:
+	switch rng.IntN(14) {
+	case 0, 12:
 		op, operand = "$eq", randomScalar(rng)
-	case 1:
+	case 1, 13:
 		op, operand = "$ne", randomScalar(rng)
 	case 2, 3:
 		op, operand = pick(rng, orderOps), common(rng, randomNumbers)

@@ -54,7 +54,7 @@ func (s *registrySuite) create(t *testing.T) {
 		t.Errorf("a second create: %v", err)
 	}
 	wantOnly(t, r, first)
-	if existed, err := r.Delete(t.Context(), "a"); !existed || err != nil {
+	if existed, err := r.Delete(t.Context(), "a", 0); !existed || err != nil {
 		t.Errorf("delete: %v, %v", existed, err)
 	}
 	wantOnly(t, r, put(t, r, second, mr.Create))
@@ -160,7 +160,7 @@ func (s *registrySuite) remove(t *testing.T) {
 		if i == 1 {
 			put(t, r, identity("a"), mr.Create)
 		}
-		if existed, err := r.Delete(t.Context(), "a"); existed != want || err != nil {
+		if existed, err := r.Delete(t.Context(), "a", 0); existed != want || err != nil {
 			t.Errorf("delete %d: %v, %v", i, existed, err)
 		}
 		wantOnly(t, r)
@@ -168,6 +168,20 @@ func (s *registrySuite) remove(t *testing.T) {
 	if _, err := r.Renew(t.Context(), "a", 0); !errors.Is(err, mr.ErrNotFound) {
 		t.Errorf("renew after delete: %v", err)
 	}
+	// Who registered before does not remove the one that has taken its place.
+	before, after := put(t, r, identity("a"), mr.Create), put(t, r, identity("a"), mr.Replace)
+	if before.Revision == 0 {
+		return
+	}
+	if _, err := r.Renew(t.Context(), "a", 0); err != nil {
+		t.Error(err)
+	}
+	for i, only := range []mr.Revision{before.Revision, after.Revision + 100, after.Revision, after.Revision} {
+		if existed, err := r.Delete(t.Context(), "a", only); existed != (i == 2) || err != nil {
+			t.Errorf("delete %d, of revision %d: %v, %v", i, only, existed, err)
+		}
+	}
+	wantOnly(t, r)
 }
 
 func (s *registrySuite) deleteContention(t *testing.T) {
@@ -179,7 +193,7 @@ func (s *registrySuite) deleteContention(t *testing.T) {
 		var all sync.WaitGroup
 		for range 30 {
 			all.Go(func() {
-				did, err := r.Delete(t.Context(), "a")
+				did, err := r.Delete(t.Context(), "a", 0)
 				if err != nil {
 					t.Error(err)
 				}
@@ -216,7 +230,7 @@ func (s *registrySuite) hostileIdentities(t *testing.T) {
 	for i, id := range ids {
 		switch i % 3 {
 		case 0:
-			if existed, err := r.Delete(t.Context(), id); !existed || err != nil {
+			if existed, err := r.Delete(t.Context(), id, 0); !existed || err != nil {
 				t.Errorf("delete %q: %v, %v", id, existed, err)
 			}
 			delete(want, id)
@@ -296,163 +310,4 @@ func (s *registrySuite) metadataIsolation(t *testing.T) {
 			t.Errorf("a filter sees what a caller did to the metadata of %q", id)
 		}
 	}
-}
-
-func (s *registrySuite) revisions(t *testing.T) {
-	r := s.open(t)
-	header, ok := r.(mr.Header)
-	if !ok {
-		if got := put(t, r, identity("a"), mr.Create); got.Revision != 0 {
-			t.Errorf("a registry without revisions returns revision %d", got.Revision)
-		}
-		return
-	}
-	head := func() mr.Revision {
-		t.Helper()
-		revision, err := header.Head(t.Context())
-		noError(t, err, "head")
-		return revision
-	}
-	last := head()
-	grown := func(what string, change func() mr.Revision) {
-		t.Helper()
-		revision := change()
-		now := head()
-		if now <= last || revision > now || revision != 0 && revision <= last {
-			t.Errorf("%s: revision %d, head %d; the head was %d", what, revision, now, last)
-		}
-		last = now
-	}
-	same := func(what string, change func()) {
-		t.Helper()
-		change()
-		if now := head(); now != last {
-			t.Errorf("%s changes nothing, but the head goes from %d to %d", what, last, now)
-		}
-	}
-	grown("create", func() mr.Revision { return put(t, r, identity("a"), mr.Create).Revision })
-	grown("create another", func() mr.Revision { return put(t, r, identity("b"), mr.Create).Revision })
-	grown("replace", func() mr.Revision { return put(t, r, identity("a"), mr.Replace).Revision })
-	same("a refused create", func() { _, _ = r.Put(t.Context(), identity("a"), mr.Create) })
-	same("a renewal in vain", func() { _, _ = r.Renew(t.Context(), "absent", time.Hour) })
-	same("a deletion in vain", func() { _, _ = r.Delete(t.Context(), "absent") })
-	same("a scan", func() { scan(t, r, nil) })
-	grown("delete", func() mr.Revision {
-		_, err := r.Delete(t.Context(), "a")
-		noError(t, err, "delete")
-		return 0
-	})
-	before := scan(t, r, nil)["b"]
-	if _, err := r.Renew(t.Context(), "b", time.Minute); err != nil {
-		t.Error(err)
-	}
-	if after := scan(t, r, nil)["b"]; after.Revision != before.Revision || after.Revision == 0 {
-		t.Errorf("renewing takes the revision from %d to %d", before.Revision, after.Revision)
-	}
-	if now := head(); now < last {
-		t.Errorf("the head goes back from %d to %d", last, now)
-	}
-}
-
-func (s *registrySuite) ping(t *testing.T) { pingSlot(t, s.open(t)) }
-
-// pingSlot checks the optional Pinger of any slot.
-func pingSlot(t *testing.T, slot any) {
-	t.Helper()
-	p, ok := slot.(mr.Pinger)
-	if !ok {
-		return
-	}
-	if err := p.Ping(t.Context()); err != nil {
-		t.Errorf("ping: %v", err)
-	}
-	if err := p.Ping(cancelled(t)); !errors.Is(err, context.Canceled) {
-		t.Errorf("ping, cancelled: %v", err)
-	}
-}
-
-// quota lets contenders race for the last places.
-func (s *registrySuite) quota(t *testing.T) {
-	if s.OpenLimited == nil {
-		t.Skip("RegistryOptions.OpenLimited is not set")
-	}
-	const limit = 10
-	r := s.OpenLimited(t, limit)
-	var won, refused atomic.Int64
-	var all sync.WaitGroup
-	for n := range 3 * limit {
-		all.Go(func() {
-			_, err := r.Put(t.Context(), identity(fmt.Sprintf("id-%d", n)), mr.PutMode(n%2))
-			switch {
-			case err == nil:
-				won.Add(1)
-			case errors.Is(err, mr.ErrQuota):
-				refused.Add(1)
-			default:
-				t.Error(err)
-			}
-		})
-	}
-	all.Wait()
-	if won.Load() != limit || refused.Load() != 2*limit {
-		t.Errorf("%d of %d places taken, %d refused", won.Load(), limit, refused.Load())
-	}
-	start := time.Now()
-	for id := range scan(t, r, nil) {
-		put(t, r, mr.Identity{ID: id, TTL: s.ShortestTTL}, mr.Replace)
-	}
-	end := time.Now()
-	_, err := r.Put(t.Context(), identity("early"), mr.Create)
-	switch inTime := time.Since(start) < s.ShortestTTL-s.ClockTolerance; {
-	case err == nil && !inTime: // the machine is so slow that a place was free
-		_, err = r.Delete(t.Context(), "early")
-		noError(t, err, "delete")
-	case !errors.Is(err, mr.ErrQuota):
-		t.Errorf("one more: %v", err)
-	}
-	waitUntil(end.Add(s.ShortestTTL + s.ClockTolerance))
-	for n := range limit {
-		put(t, r, identity(fmt.Sprintf("next-%d", n)), mr.Create)
-	}
-	if _, err := r.Put(t.Context(), identity("new"), mr.Replace); !errors.Is(err, mr.ErrQuota) {
-		t.Errorf("one more: %v", err)
-	}
-}
-
-// pair looks at one registry as two processes do.
-func (s *registrySuite) pair(t *testing.T) {
-	if s.OpenPair == nil {
-		t.Skip("RegistryOptions.OpenPair is not set")
-	}
-	a, b := s.OpenPair(t)
-	contend(t, a, b)
-	stored := put(t, a, identity("through a"), mr.Create)
-	wantSame(t, scan(t, b, nil)["through a"], stored)
-	lease, err := b.Renew(t.Context(), "through a", time.Minute)
-	noError(t, err, "renew through b")
-	stored.TTL, stored.ExpiresAt = lease.TTL, lease.ExpiresAt
-	wantSame(t, scan(t, a, nil)["through a"], stored)
-	if existed, err := b.Delete(t.Context(), "through a"); !existed || err != nil {
-		t.Errorf("delete through b: %v, %v", existed, err)
-	}
-	if _, ok := scan(t, a, nil)["through a"]; ok {
-		t.Error("a sees what b deleted")
-	}
-}
-
-func (s *registrySuite) neighbours(t *testing.T) {
-	if s.OpenNeighbours == nil {
-		t.Skip("RegistryOptions.OpenNeighbours is not set")
-	}
-	a, b := s.OpenNeighbours(t)
-	ofA := put(t, a, mr.Identity{ID: "same", Metadata: map[string]any{"of": "a"}, TTL: time.Hour}, mr.Create)
-	wantOnly(t, b)
-	ofB := put(t, b, mr.Identity{ID: "same", Metadata: map[string]any{"of": "b"}, TTL: time.Minute}, mr.Create)
-	wantOnly(t, a, ofA)
-	wantOnly(t, b, ofB)
-	if existed, err := b.Delete(t.Context(), "same"); !existed || err != nil {
-		t.Errorf("delete: %v, %v", existed, err)
-	}
-	wantOnly(t, a, ofA)
-	wantOnly(t, b)
 }

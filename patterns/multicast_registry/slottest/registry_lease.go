@@ -71,7 +71,7 @@ func (s *registrySuite) renew(t *testing.T) {
 		} else if began := lease.ExpiresAt.Add(-ttl); began.Before(before.Add(-s.ClockTolerance)) || began.After(after.Add(s.ClockTolerance)) {
 			t.Errorf("%s: the lease begins at %v, the call lasted from %v to %v", what, began, before, after)
 		}
-		_, err = r.Delete(t.Context(), "clock")
+		_, err = r.Delete(t.Context(), "clock", 0)
 		noError(t, err, "delete")
 		want := stored
 		want.TTL, want.ExpiresAt, want.Metadata = lease.TTL, lease.ExpiresAt, rich()
@@ -112,7 +112,7 @@ func (s *registrySuite) renewContention(t *testing.T) {
 		}
 		race(func() error {
 			if round%2 == 1 {
-				_, err := r.Delete(t.Context(), "a")
+				_, err := r.Delete(t.Context(), "a", 0)
 				return err
 			}
 			_, err := r.Put(t.Context(), mr.Identity{ID: "a", Metadata: map[string]any{"v": "new"}, TTL: time.Minute}, mr.Replace)
@@ -125,7 +125,7 @@ func (s *registrySuite) renewContention(t *testing.T) {
 			continue
 		}
 		wantMetadata(t, scan(t, r, nil)["a"], map[string]any{"v": "new"})
-		_, err := r.Delete(t.Context(), "a")
+		_, err := r.Delete(t.Context(), "a", 0)
 		noError(t, err, "delete")
 	}
 }
@@ -166,7 +166,7 @@ func (s *registrySuite) absentFromExpiry(t *testing.T) {
 			wantOnly(t, r)
 		},
 		"delete": func(r mr.Registry) {
-			if existed, err := r.Delete(t.Context(), "a"); existed || err != nil {
+			if existed, err := r.Delete(t.Context(), "a", 0); existed || err != nil {
 				t.Errorf("deleting what has expired: %v, %v", existed, err)
 			}
 			wantOnly(t, r)
@@ -269,7 +269,7 @@ func (s *registrySuite) staleExpiry(t *testing.T) {
 	begin("endless")
 	renewWith("endless", mr.NoExpiry)
 	begin("deleted and created")
-	if existed, err := r.Delete(t.Context(), "deleted and created"); !existed || err != nil {
+	if existed, err := r.Delete(t.Context(), "deleted and created", 0); !existed || err != nil {
 		t.Errorf("delete: %v, %v", existed, err)
 	}
 	put(t, r, long("deleted and created"), mr.Create)
@@ -285,7 +285,7 @@ func (s *registrySuite) staleExpiry(t *testing.T) {
 	eventually(t, s.Patience+time.Until(swept), "sweeps have come by", func() bool {
 		start := time.Now()
 		put(t, r, mr.Identity{ID: "passing", TTL: mr.NoExpiry}, mr.Replace)
-		_, err := r.Delete(t.Context(), "passing")
+		_, err := r.Delete(t.Context(), "passing", 0)
 		noError(t, err, "delete")
 		found := scan(t, r, nil)
 		for _, id := range live {

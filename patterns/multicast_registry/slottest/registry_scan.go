@@ -161,7 +161,7 @@ func mutate(ctx context.Context, r mr.Registry, w, n, stable int) error {
 	case 2:
 		_, err = r.Put(ctx, mr.Identity{ID: id, Metadata: map[string]any{"stable": true, "n": int64(n)}, TTL: time.Hour}, mr.Replace)
 	case 3:
-		_, err = r.Delete(ctx, fmt.Sprintf("passing-%d-%d", w, (n-3)%50))
+		_, err = r.Delete(ctx, fmt.Sprintf("passing-%d-%d", w, (n-3)%50), 0)
 	}
 	return err
 }
@@ -210,7 +210,7 @@ func callAll(t *testing.T, r mr.Registry, id string) error {
 	for _, err3 = range r.Scan(t.Context(), nil) {
 		break
 	}
-	_, err4 := r.Delete(t.Context(), id)
+	_, err4 := r.Delete(t.Context(), id, 0)
 	return errors.Join(err1, err2, err3, err4)
 }
 
@@ -259,7 +259,7 @@ func (s *registrySuite) cancelledBefore(t *testing.T) {
 			"put":     func() error { _, err := r.Put(ctx, identity("new"), mr.Create); return err },
 			"replace": func() error { _, err := r.Put(ctx, mr.Identity{ID: "a", TTL: time.Minute}, mr.Replace); return err },
 			"renew":   func() error { _, err := r.Renew(ctx, "a", time.Minute); return err },
-			"delete":  func() error { _, err := r.Delete(ctx, "a"); return err },
+			"delete":  func() error { _, err := r.Delete(ctx, "a", 0); return err },
 			"scan": func() error {
 				elements, last := 0, error(nil)
 				for _, err := range r.Scan(ctx, nil) {
@@ -295,7 +295,7 @@ func (s *registrySuite) cancelledDuring(t *testing.T) {
 		for what, call := range map[string]func(ctx context.Context) error{
 			"put":    func(ctx context.Context) error { _, err := r.Put(ctx, identity(id), mr.Replace); return err },
 			"renew":  func(ctx context.Context) error { _, err := r.Renew(ctx, id, 2*time.Hour); return err },
-			"delete": func(ctx context.Context) error { _, err := r.Delete(ctx, id+"x"); return err },
+			"delete": func(ctx context.Context) error { _, err := r.Delete(ctx, id+"x", 0); return err },
 		} {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rand.Int64N(int64(200*time.Microsecond))))
 			err := call(ctx)
