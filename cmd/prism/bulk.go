@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -9,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -109,40 +109,23 @@ func (b *bulk) run(ctx context.Context, in io.Reader) error {
 	return err
 }
 
-// read hands every line on that is not empty.
+// read hands every line on that is not empty, and reports those that are too long.
 func (b *bulk) read(ctx context.Context, in io.Reader, handle func(number int, line []byte)) error {
-	lines := make(chan []byte)
-	var failed error
-	go func() { // a read from a terminal or a pipe cannot be interrupted: this ends with it, or with the program
-		defer close(lines)
-		scanner := bufio.NewScanner(in)
-		scanner.Buffer(nil, maxLine)
-		for scanner.Scan() {
-			select {
-			case lines <- bytes.Clone(scanner.Bytes()):
-			case <-ctx.Done():
-				return
-			}
-		}
-		failed = scanner.Err()
-	}()
+	lines := newLineReader(newInterruptible(ctx, in), maxLine)
 	for number := 1; ; number++ {
-		select {
-		case line, more := <-lines:
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			switch {
-			case !more && errors.Is(failed, bufio.ErrTooLong):
-				return fmt.Errorf("%s:%d: the line is longer than %d bytes", b.name, number, maxLine)
-			case !more:
-				return failed
-			}
-			if len(bytes.TrimSpace(line)) > 0 {
-				handle(number, line)
-			}
-		case <-ctx.Done():
+		line, err := lines.next()
+		long, isLong := errors.AsType[*longLineError](err)
+		switch {
+		case ctx.Err() != nil:
 			return context.Cause(ctx)
+		case isLong:
+			b.outcome(number, long.size, "", err)
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		case len(bytes.TrimSpace(line)) > 0:
+			handle(number, line)
 		}
 	}
 }
@@ -156,11 +139,16 @@ func (b *bulk) one(ctx context.Context, number int, line []byte) {
 		defer cancel()
 		_, err = b.c.Register(ctx, r)
 	}
+	b.outcome(number, len(line)+1, r.ID, err)
+}
+
+// outcome counts and tells what became of a line, which may name no identity.
+func (b *bulk) outcome(number, size int, id string, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.lines++
 	if b.bar != nil {
-		_ = b.bar.Add(len(line) + 1)
+		_ = b.bar.Add(size)
 	}
 	if err == nil {
 		b.registered++
@@ -174,11 +162,11 @@ func (b *bulk) one(ctx context.Context, number int, line []byte) {
 	if b.bar != nil {
 		_ = b.bar.Clear()
 	}
-	who := ""
-	if r.ID != "" {
-		who = fmt.Sprintf("%s: ", cell(r.ID))
+	text := err.Error()
+	if id != "" {
+		text = cell(id) + ": " + text
 	}
-	b.p.complainf("%s:%d: %s%v", b.name, number, who, err)
+	b.p.complainf("%s:%d: %s", b.name, number, brief(text))
 }
 
 // hopeless tells whether the lines to come would fail in the same way.
@@ -194,7 +182,7 @@ func hopeless(err error) bool {
 func (b *bulk) parse(line []byte) (client.Registration, error) {
 	var l identityLine
 	if err := decodeStrict(line, &l); err != nil {
-		return client.Registration{}, err
+		return client.Registration{}, lineFault(err)
 	}
 	r := client.Registration{ID: l.Identity, Metadata: l.Metadata, Mode: mode(b.flags.replace)}
 	if l.Identity == "" {
@@ -205,6 +193,23 @@ func (b *bulk) parse(line []byte) (client.Registration, error) {
 		r.TTL = b.ttl
 	}
 	return r, err
+}
+
+// lineFault words what is wrong with a line for whoever wrote the file.
+func lineFault(err error) error {
+	wrong, ok := errors.AsType[*json.UnmarshalTypeError](err)
+	switch {
+	case ok && wrong.Field == "":
+		return fmt.Errorf(`expected an object such as {"identity": "dev-1"}, got %s`, jsonKind(wrong.Value))
+	case ok:
+		want := map[string]string{
+			"identity": `text such as "dev-1"`, "metadata": `an object such as {"room": "lab"}`, "ttl": `text such as "30s" or "never"`,
+		}
+		return fmt.Errorf("%s: expected %s, got %s", wrong.Field, want[wrong.Field], jsonKind(wrong.Value))
+	case strings.HasPrefix(err.Error(), "unknown field "):
+		return fmt.Errorf("%w; a line has identity, metadata and ttl", err)
+	}
+	return err
 }
 
 // summary tells how far it got, and turns failed lines into the exit code.

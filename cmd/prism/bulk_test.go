@@ -53,9 +53,9 @@ func TestRegisterTenThousandLines(t *testing.T) {
 		t.Errorf("exit %d, printed %q", r.code, r.out)
 	}
 	for number, words := range map[int]string{
-		1: "invalid character", 17: `unknown field "meta"`, 500: `"identity" is missing or empty`, 777: "cannot unmarshal array",
+		1: "invalid character", 17: `unknown field "meta"; a line has`, 500: `"identity" is missing or empty`, 777: "expected an object such as",
 		1000: `ttl "soon": expected a duration`, 2000: "x: metadata/n: the integer 9007199254740993", 3000: "there is more behind the first value",
-		4000: "dev-4000: ", 5000: "identity: is 257 bytes long", 10000: "cannot unmarshal number",
+		4000: "dev-4000: ", 5000: "identity: is 257 bytes long", 10000: "identity: expected text such as",
 	} {
 		if !regexp.MustCompile(`(?m)^prism: ` + regexp.QuoteMeta(fmt.Sprintf("%s:%d: ", file, number)) + `.*` + regexp.QuoteMeta(words)).MatchString(r.err) {
 			t.Errorf("line %d is not reported with %q", number, words)
@@ -98,7 +98,7 @@ func TestRegisterFileFaults(t *testing.T) {
 		{[]string{"--file", "/no/such/file"}, "", "no such file"},
 		{[]string{"--file", "-", "--ttl", "soon"}, "", `--ttl "soon"`},
 		{[]string{"--file", "-", "-n", "nowhere"}, lines(500, nil), "gave up: namespace \"nowhere\": not found"},
-		{[]string{"--file", "-"}, `{"identity": "a"}` + "\n" + strings.Repeat("x", maxLine+1), "standard input:2: the line is longer than"},
+		{[]string{"--file", "-"}, `{"identity": "a"}` + "\n" + strings.Repeat("x", maxLine+1), "standard input:2: is longer than 4 MiB"},
 	} {
 		r := prism(t, addr, row.stdin, append([]string{"register"}, row.args...)...)
 		if r.code != 1 || !strings.Contains(r.err, row.want) || strings.Count(r.err, "prism: ") != 1 {
@@ -120,6 +120,7 @@ func TestRegisterFileInterrupted(t *testing.T) {
 	ended := make(chan int, 1)
 	go func() { ended <- run(ctx, []string{"--server", addr, "register", "--file", "-"}, in, &out, &errOut) }()
 	io.WriteString(feed, lines(300, nil)) // returns when all is read, though not all may be registered
+	awaitIdentity(t, addr)
 	interrupt()
 	code := <-ended
 	feed.Close()
@@ -130,5 +131,63 @@ func TestRegisterFileInterrupted(t *testing.T) {
 	}
 	if got := strings.Count(ok(t, addr, "enumerate", "-q"), "\n"); got != n {
 		t.Errorf("it says that %d were registered, the server has %d", n, got)
+	}
+}
+
+// awaitIdentity returns once any identity is registered.
+func awaitIdentity(t *testing.T, addr string) {
+	t.Helper()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); ok(t, addr, "enumerate", "-q", "--limit", "1") == ""; <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatal("nothing is registered")
+		}
+	}
+}
+
+// What is wrong with a line is said with its number and in the words of the file, and the rest goes on.
+func TestRegisterFileBadLines(t *testing.T) {
+	addr, _ := server(t)
+	for _, row := range []struct{ name, line, want string }{
+		{"ttl is a number", `{"identity": "x", "ttl": 30}`, `ttl: expected text such as "30s" or "never", got a number`},
+		{"ttl is an object", `{"identity": "x", "ttl": {}}`, `ttl: expected text such as "30s" or "never", got an object`},
+		{"identity is a number", `{"identity": 7}`, `identity: expected text such as "dev-1", got a number`},
+		{"identity is a boolean", `{"identity": true}`, `identity: expected text such as "dev-1", got true or false`},
+		{"metadata is text", `{"identity": "x", "metadata": "a"}`, `metadata: expected an object such as {"room": "lab"}, got text`},
+		{"metadata is an array", `{"identity": "x", "metadata": []}`, `metadata: expected an object such as {"room": "lab"}, got an array`},
+		{"a ttl that is none", `{"identity": "two\nlines", "ttl": "soon"}`, `two\nlines: ttl "soon": expected a duration such as 30s or 5m, or never`},
+		{"mode is no field", `{"identity": "x", "mode": 1}`, `unknown field "mode"; a line has identity, metadata and ttl`},
+		{"an array", `[]`, `expected an object such as {"identity": "dev-1"}, got an array`},
+		{"text", `"x"`, `expected an object such as {"identity": "dev-1"}, got text`},
+		{"a byte", `{"identity": "x` + "\xff" + `"}`, "it is not valid UTF-8: byte 16 is 0xff"},
+		{"half a character", `{"identity": "x\ud800"}`, `\ud800, at byte 16, is half of a character`},
+		{"a long line", `{"identity": "` + strings.Repeat("x", maxLine) + `"}`, "is longer than 4 MiB"},
+		{"a very long line", strings.Repeat("x", 5*maxLine), "is longer than 4 MiB"},
+	} {
+		r := prism(t, addr, lines(3, map[int]string{2: row.line}), "register", "--file", "-", "--replace")
+		if want := "prism: standard input:2: " + row.want + "\n"; r.code != 1 || r.err != want || !strings.HasPrefix(r.out, "registered 2 of 3 ") {
+			t.Errorf("%s: exit %d, %.500q, %.500q; want %q", row.name, r.code, r.out, r.err, want)
+		}
+	}
+	if out := ok(t, addr, "enumerate", "-q"); out != "dev-1\ndev-3\n" {
+		t.Errorf("registered:\n%s", out)
+	}
+}
+
+// A long identity and a long pointer are cut out of what is printed.
+func TestRegisterFileLongError(t *testing.T) {
+	addr, _ := server(t)
+	deep := `{"identity": "x", "metadata": {"m": ` + strings.Repeat(`{"level": `, 4000) + "1" + strings.Repeat("}", 4002)
+	long := `{"identity": "` + strings.Repeat("x", 1<<20) + `"}`
+	r := prism(t, addr, deep+"\n"+long+"\n", "register", "--file", "-")
+	said := strings.Split(strings.TrimSuffix(r.err, "\n"), "\n")
+	if r.code != 1 || len(said) != 2 {
+		t.Fatalf("exit %d, %.2000s", r.code, r.err)
+	}
+	for _, line := range said {
+		if n := len([]rune(line)); n > longestError+len("prism: standard input:1: ") {
+			t.Errorf("%d characters: %s", n, line)
+		}
 	}
 }

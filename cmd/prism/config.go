@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -41,17 +42,17 @@ With --show, what is fine is printed with every default written out; without a F
 			case len(files) == 0:
 				return usagef(cmd, "expected at least one FILE")
 			}
-			return p.validate(files, show)
+			return p.validate(cmd.Context(), files, show)
 		},
 	}
 	cmd.Flags().BoolVar(&show, "show", false, "print the configuration with every default")
 	return local(cmd, "output")
 }
 
-func (p *program) validate(files []string, show bool) error {
+func (p *program) validate(ctx context.Context, files []string, show bool) error {
 	var failed error
 	for _, file := range files {
-		cfg, err := p.load(file)
+		cfg, err := p.load(ctx, file)
 		var bad *app.ConfigError
 		switch {
 		case errors.As(err, &bad):
@@ -59,8 +60,10 @@ func (p *program) validate(files []string, show bool) error {
 				fmt.Fprintln(p.err, printable(problem.String(), true))
 			}
 			failed = exit{exitError}
+		case ctx.Err() != nil:
+			return err
 		case err != nil:
-			p.complainf("%v", err)
+			p.complainf("%s", brief(err.Error()))
 			failed = exit{exitError}
 		case show:
 			fmt.Fprintf(p.out, "# %s\n%s", cell(file), cfg.YAML())
@@ -71,11 +74,11 @@ func (p *program) validate(files []string, show bool) error {
 	return failed
 }
 
-func (p *program) load(file string) (app.Config, error) {
+func (p *program) load(ctx context.Context, file string) (app.Config, error) {
 	if file != "-" {
 		return app.Load(file)
 	}
-	src, err := io.ReadAll(p.in)
+	src, err := io.ReadAll(newInterruptible(ctx, p.in))
 	if err != nil {
 		return app.Config{}, err
 	}

@@ -68,7 +68,7 @@ func runDemo(ctx context.Context, cfg app.Config, printer *demo.Printer, cleanUp
 		namespace.Namespace, backends(namespace), at.GRPC, at.HTTP)
 	outcome, err := demonstrate(ctx, at, namespace.Namespace, printer, cleanUp)
 	stop()
-	if err := errors.Join(err, <-ended); err != nil {
+	if err := errors.Join(interrupted(ctx, err, ""), <-ended); err != nil {
 		return err
 	}
 	printer.Sayf("\n%d targets, %d delivered and acknowledged. All of it took %s.",

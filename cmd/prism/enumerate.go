@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"strings"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -14,8 +12,9 @@ import (
 const (
 	// shownByDefault is how many identities a table has unless more are asked for.
 	shownByDefault = 100
-	// pageSize is how many identities one call fetches.
-	pageSize = 1000
+	// pageSize is how many identities one call asks for: the most that the server gives. Every page costs it a scan, and it
+	// ends a page early that becomes large.
+	pageSize = 10_000
 )
 
 // enumerateFlags is what enumerate is told.
@@ -102,7 +101,7 @@ func (p *program) enumerate(ctx context.Context, f enumerateFlags) error {
 	case f.idsOnly:
 		show = func(i client.Identity) error { return l.add(i.ID) }
 	}
-	if _, err := p.walk(ctx, c, q, limit, show); err != nil {
+	if _, err := walkPages(p.pages(ctx, c), q, limit, show); err != nil {
 		return err
 	}
 	if f.idsOnly && p.format == formatTable {
@@ -111,10 +110,10 @@ func (p *program) enumerate(ctx context.Context, f enumerateFlags) error {
 	return l.end()
 }
 
-// walk shows the identities that match, up to a limit unless that is 0, and returns how many there are. Every page has
-// the --timeout.
-func (p *program) walk(
-	ctx context.Context, c *client.Client, q client.Query, limit int, show func(client.Identity) error,
+// walkPages shows the identities that match, up to a limit unless that is 0, and returns how many there are. A page may have
+// fewer than were asked for: only the token tells whether it is the last.
+func walkPages(
+	fetch func(client.Query) (client.Page, error), q client.Query, limit int, show func(client.Identity) error,
 ) (total int, err error) {
 	shown := 0
 	for {
@@ -122,7 +121,7 @@ func (p *program) walk(
 		if limit > 0 {
 			q.PageSize = min(pageSize, limit-shown)
 		}
-		page, err := p.page(ctx, c, q)
+		page, err := fetch(q)
 		if err != nil {
 			return 0, err
 		}
@@ -139,10 +138,13 @@ func (p *program) walk(
 	}
 }
 
-func (p *program) page(ctx context.Context, c *client.Client, q client.Query) (client.Page, error) {
-	ctx, cancel := context.WithTimeout(ctx, p.timeout)
-	defer cancel()
-	return c.Enumerate(ctx, q)
+// pages fetches pages; every one has the --timeout.
+func (p *program) pages(ctx context.Context, c *client.Client) func(client.Query) (client.Page, error) {
+	return func(q client.Query) (client.Page, error) {
+		ctx, cancel := context.WithTimeout(ctx, p.timeout)
+		defer cancel()
+		return c.Enumerate(ctx, q)
+	}
 }
 
 func (p *program) enumerateTable(ctx context.Context, c *client.Client, q client.Query, limit int, f enumerateFlags) error {
@@ -151,7 +153,7 @@ func (p *program) enumerateTable(ctx context.Context, c *client.Client, q client
 		head = head[:2]
 	}
 	var rows [][]string
-	total, err := p.walk(ctx, c, q, limit, func(i client.Identity) error {
+	total, err := walkPages(p.pages(ctx, c), q, limit, func(i client.Identity) error {
 		row := []string{cell(i.ID), left(i.ExpiresAt), compact(i.Metadata)}
 		rows = append(rows, row[:len(head)])
 		return nil
@@ -163,7 +165,6 @@ func (p *program) enumerateTable(ctx context.Context, c *client.Client, q client
 		fmt.Fprintln(p.err, "No identity matches.")
 		return nil
 	}
-	fit(head, rows, p.width())
 	if err := p.table(head, rows); err != nil {
 		return err
 	}
@@ -172,25 +173,3 @@ func (p *program) enumerateTable(ctx context.Context, c *client.Client, q client
 	}
 	return nil
 }
-
-// fit shortens the last column so that the rows fit into the width of the terminal.
-func fit(head []string, rows [][]string, width int) {
-	if width == 0 {
-		return
-	}
-	last := len(head) - 1
-	taken := 0
-	for column := range last {
-		widest := utf8.RuneCountInString(head[column])
-		for _, row := range rows {
-			widest = max(widest, utf8.RuneCountInString(row[column]))
-		}
-		taken += widest + len(columnGap)
-	}
-	for _, row := range rows {
-		row[last] = shorten(row[last], max(width-taken, 10))
-	}
-}
-
-// columnGap stands between two columns.
-var columnGap = strings.Repeat(" ", 2)

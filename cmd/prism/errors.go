@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/prism-data-layer/prism/client"
+	"github.com/prism-data-layer/prism/internal/app"
 )
 
 // The exit codes.
@@ -56,15 +57,44 @@ func (p *program) report(err error) int {
 		return code.code
 	}
 	if usage, ok := errors.AsType[*usageError](err); ok {
-		p.complainf("%v", err)
+		p.complainf("%s", brief(err.Error()))
 		fmt.Fprintf(p.err, "See `%s --help`.\n", usage.cmd.CommandPath())
 		return exitError
 	}
-	p.complainf("%v", err)
-	if advice := p.advice(err); advice != "" {
+	text := err.Error()
+	if _, ok := errors.AsType[*app.ConfigError](err); !ok { // which is a list, of lines that can be read
+		text = brief(text)
+	}
+	p.complainf("%s", text)
+	if advice := advice(err); advice != "" {
 		fmt.Fprintln(p.err, advice)
 	}
 	return exitError
+}
+
+// interrupted says that whoever started the program ended it, and what that leaves behind, in place of an error that says
+// no more than that the context ended.
+func interrupted(ctx context.Context, err error, leaves string) error {
+	switch {
+	case ctx.Err() == nil || !errors.Is(err, context.Canceled):
+		return err
+	case leaves == "":
+		return errors.New("interrupted")
+	}
+	return errors.New("interrupted; " + leaves)
+}
+
+// longestError is how many characters of one error are printed: it may quote what it was given.
+const longestError = 400
+
+// brief cuts the middle out of an error that is too long to be read; the end says what is wrong.
+func brief(text string) string {
+	runes := []rune(printable(text, true))
+	if len(runes) <= longestError {
+		return string(runes)
+	}
+	const half = longestError / 2
+	return string(runes[:half-1]) + "…" + string(runes[len(runes)-half:])
 }
 
 // complainf prints one line about what is wrong.
@@ -74,14 +104,14 @@ func (p *program) complainf(format string, args ...any) {
 }
 
 // advice says what to do about an error, if there is something to say.
-func (p *program) advice(err error) string {
+func advice(err error) string {
 	switch {
 	case client.Unreachable(err):
 		return "Is `prism serve` running there? --server and PRISM_SERVER say where to look."
 	case errors.Is(err, client.ErrAlreadyExists):
 		return "Use --replace to take its place, or `prism heartbeat` to renew its lease."
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Sprintf("There was no answer within %s; --timeout allows more.", p.timeout)
+		return "There was no answer in time; --timeout and, for multicast, --wait-timeout say how long to wait."
 	}
 	return ""
 }

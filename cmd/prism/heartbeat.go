@@ -11,7 +11,7 @@ import (
 )
 
 func newHeartbeatCmd(p *program) *cobra.Command {
-	var ttl time.Duration
+	var ttl string
 	cmd := &cobra.Command{
 		Use:   "heartbeat ID...",
 		Short: "Renew leases",
@@ -22,13 +22,14 @@ expired, must be registered again: the exit code is 1.`,
 		Args:              args(cobra.MinimumNArgs(1), "at least one ID"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, ids []string) error {
-			if ttl < 0 {
-				return usagef(cmd, "--ttl must be longer than 0")
+			lease, err := ttlOf(ttl)
+			if err != nil {
+				return usagef(cmd, "--%v", err)
 			}
-			return p.heartbeat(cmd.Context(), ids, ttl)
+			return p.heartbeat(cmd.Context(), ids, lease)
 		},
 	}
-	cmd.Flags().DurationVar(&ttl, "ttl", 0, "new length of the leases (default: the one they have)")
+	cmd.Flags().StringVar(&ttl, "ttl", "", "new length of the leases, a `DURATION` such as 30s (default: the one they have)")
 	must(cmd.RegisterFlagCompletionFunc("ttl", cobra.NoFileCompletions))
 	return cmd
 }
@@ -64,7 +65,8 @@ func (p *program) heartbeat(ctx context.Context, ids []string, ttl time.Duration
 	return failed
 }
 
-// forEach does one call for each identity and reports each error. A server that cannot be reached ends it.
+// forEach does one call for each identity and reports each error. A server that cannot be reached ends it, and an
+// interrupt does.
 func (p *program) forEach(
 	ctx context.Context, ids []string, do func(ctx context.Context, c *client.Client, id string) error,
 ) error {
@@ -81,10 +83,12 @@ func (p *program) forEach(
 			return do(ctx, c, id)
 		}()
 		switch {
-		case errors.Is(err, client.ErrUnavailable), ctx.Err() != nil:
+		case errors.Is(err, client.ErrUnavailable):
 			return err
+		case ctx.Err() != nil && errors.Is(err, context.Canceled):
+			return interrupted(ctx, err, cell(id)+" may have been done, and none after it")
 		case err != nil:
-			p.complainf("%s: %v", cell(id), err)
+			p.complainf("%s", brief(cell(id)+": "+err.Error()))
 			failed = exit{exitError}
 		}
 	}

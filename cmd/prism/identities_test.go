@@ -1,12 +1,16 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/goccy/go-yaml"
+
+	"github.com/prism-data-layer/prism/client"
 )
 
 func TestRegister(t *testing.T) {
@@ -49,7 +53,11 @@ func TestHeartbeatAndUnregister(t *testing.T) {
 	if out := ok(t, addr, "heartbeat", "a", "--ttl", "90s", "-o", "jsonl"); !strings.HasPrefix(out, `{"identity":"a","ttl":"1m30s","expires_at":"20`) {
 		t.Errorf("printed %s", out)
 	}
-	r := prism(t, addr, "", "heartbeat", "nobody", "a")
+	r := prism(t, addr, "", "heartbeat", "a", "--ttl", "never")
+	if want := "prism: a: ttl: a heartbeat cannot end the lease's expiry; register the identity again\n"; r.code != 1 || r.out != "" || r.err != want {
+		t.Errorf("exit %d, %q, %q; want %q", r.code, r.out, r.err, want)
+	}
+	r = prism(t, addr, "", "heartbeat", "nobody", "a")
 	if r.code != 1 || !strings.Contains(r.err, "prism: nobody: ") || !strings.Contains(r.err, "`prism register`") || !strings.Contains(r.out, "a         1m30s") {
 		t.Errorf("exit %d\n%s%s", r.code, r.out, r.err)
 	}
@@ -151,6 +159,46 @@ func TestEnumerateManyPages(t *testing.T) {
 	}
 	if n := strings.Count(ok(t, other, "enumerate", "-q"), "\n"); n != all {
 		t.Errorf("%d identities were registered from the export, want %d", n, all)
+	}
+}
+
+// Pages are as large as the server gives them; one that it ends early is not the last.
+func TestWalkPages(t *testing.T) {
+	const all = 25_000
+	for _, row := range []struct {
+		name           string
+		limit, ceiling int   // of a page, at the server
+		sizes          []int // asked for
+	}{
+		{"everything", 0, 10_000, []int{10_000, 10_000, 10_000}},
+		{"everything, in short pages", 0, 7000, []int{10_000, 10_000, 10_000, 10_000}},
+		{"some", 100, 10_000, []int{100}},
+		{"some, in short pages", 100, 60, []int{100, 40}},
+		{"more than a page", 12_000, 10_000, []int{10_000, 2000}},
+		{"more than there are", 30_000, 10_000, []int{10_000, 10_000, 10_000}},
+	} {
+		var sizes []int
+		at, shown := 0, 0
+		total, err := walkPages(func(q client.Query) (client.Page, error) {
+			sizes = append(sizes, q.PageSize)
+			page := client.Page{Total: all, Identities: make([]client.Identity, min(q.PageSize, row.ceiling, all-at))}
+			if at += len(page.Identities); at < all {
+				page.NextPageToken = "more"
+			}
+			return page, nil
+		}, client.Query{}, row.limit, func(client.Identity) error { shown++; return nil })
+		want := all
+		if row.limit > 0 {
+			want = min(row.limit, all)
+		}
+		if err != nil || total != all || shown != want || !slices.Equal(sizes, row.sizes) {
+			t.Errorf("%s: %d of %d shown in pages of %v, %v; want %d in %v", row.name, shown, total, sizes, err, want, row.sizes)
+		}
+	}
+	away := errors.New("away")
+	_, err := walkPages(func(client.Query) (client.Page, error) { return client.Page{}, away }, client.Query{}, 0, nil)
+	if !errors.Is(err, away) {
+		t.Errorf("%v, want %v", err, away)
 	}
 }
 

@@ -27,11 +27,15 @@ func main() {
 
 // run is the program without its process: it returns the exit code.
 func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
-	p := &program{in: in, out: out, err: errOut}
+	p := &program{in: in, out: out, err: errOut, columns: width(out)}
+	return p.run(ctx, args)
+}
+
+func (p *program) run(ctx context.Context, args []string) int {
 	root := newRootCmd(p) //nolint:contextcheck // verbs get the context from cobra
 	root.SetArgs(args)
-	root.SetIn(in)
-	root.SetOut(out)
-	root.SetErr(errOut)
-	return p.report(root.ExecuteContext(ctx))
+	root.SetIn(p.in)
+	root.SetOut(p.out)
+	root.SetErr(p.err)
+	return p.report(interrupted(ctx, root.ExecuteContext(ctx), ""))
 }

@@ -80,7 +80,7 @@ func (p *program) multicast(cmd *cobra.Command, f multicastFlags) error {
 		return err
 	})
 	if err != nil {
-		return err
+		return interrupted(cmd.Context(), err, "messages may have been delivered")
 	}
 	if p.format == formatTable {
 		err = p.multicastTable(result)
@@ -121,26 +121,34 @@ func (p *program) multicastRequest(cmd *cobra.Command, f multicastFlags) (client
 	if f.wait < 0 {
 		return r, usagef(cmd, "--wait-timeout must be longer than 0")
 	}
-	var err error
-	file, isFile := strings.CutPrefix(f.payload, "@")
-	switch {
-	case f.payload == "-":
-		r.Payload, err = io.ReadAll(p.in)
-	case isFile:
-		r.Payload, err = os.ReadFile(file)
-	default:
-		r.Payload = []byte(f.payload)
-		if r.ContentType == "" {
-			r.ContentType = textType
-		}
-	}
-	if err != nil {
-		return r, fmt.Errorf("--payload: %w", err)
-	}
 	if p.format == formatTable {
 		r.Report = client.ReportUndelivered
 	}
+	var err error
+	if r.Payload, err = p.payload(cmd.Context(), f.payload); err != nil {
+		return r, interrupted(cmd.Context(), fmt.Errorf("--payload: %w", err), "nothing was sent")
+	}
+	if r.ContentType == "" && f.payload != "-" && !strings.HasPrefix(f.payload, "@") {
+		r.ContentType = textType
+	}
 	return r, nil
+}
+
+// payload reads what --payload names: TEXT, @FILE, or - for standard input.
+func (p *program) payload(ctx context.Context, from string) ([]byte, error) {
+	name, isFile := strings.CutPrefix(from, "@")
+	switch {
+	case from == "-":
+		return io.ReadAll(newInterruptible(ctx, p.in))
+	case !isFile:
+		return []byte(from), nil
+	}
+	file, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = file.Close() }()            // it was only read
+	return io.ReadAll(newInterruptible(ctx, file)) // it may be a pipe
 }
 
 func (p *program) multicastTable(r *client.Result) error {
@@ -158,7 +166,7 @@ func (p *program) multicastTable(r *client.Result) error {
 	for i, t := range r.Targets {
 		words := ""
 		if t.Err != nil {
-			words = cell(t.Err.Error())
+			words = cell(brief(t.Err.Error()))
 		}
 		rows[i] = []string{cell(t.Identity), t.Status.String(), reasonName(t.Reason), strconv.Itoa(t.Attempts), words}
 	}

@@ -106,8 +106,9 @@ func writeJSON(to io.Writer, value any, indent string) error {
 	return encoder.Encode(value)
 }
 
-// table prints rows in columns.
+// table prints rows in columns, cut to the terminal.
 func (p *program) table(head []string, rows [][]string) error {
+	fit(head, rows, p.columns)
 	w := tabwriter.NewWriter(p.out, 0, 0, len(columnGap), ' ', 0)
 	fmt.Fprintln(w, strings.Join(head, "\t"))
 	for _, row := range rows {
@@ -116,9 +117,31 @@ func (p *program) table(head []string, rows [][]string) error {
 	return w.Flush()
 }
 
+// fit shortens the last column so that the rows fit into the width of the terminal.
+func fit(head []string, rows [][]string, width int) {
+	if width == 0 {
+		return
+	}
+	last := len(head) - 1
+	taken := 0
+	for column := range last {
+		widest := utf8.RuneCountInString(head[column])
+		for _, row := range rows {
+			widest = max(widest, utf8.RuneCountInString(row[column]))
+		}
+		taken += widest + len(columnGap)
+	}
+	for _, row := range rows {
+		row[last] = shorten(row[last], max(width-taken, 10))
+	}
+}
+
+// columnGap stands between two columns.
+var columnGap = strings.Repeat(" ", 2)
+
 // width is how many columns the terminal has; 0 when the output is none.
-func (p *program) width() int {
-	file, ok := p.out.(*os.File)
+func width(out io.Writer) int {
+	file, ok := out.(*os.File)
 	if !ok {
 		return 0
 	}

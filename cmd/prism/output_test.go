@@ -184,9 +184,97 @@ func TestMetadataFlags(t *testing.T) {
 		{`{"a"`, nil, "--json: expected a JSON object"},
 		{`null`, nil, "--json: expected a JSON object"},
 		{`{} {}`, nil, "more behind"},
+		{`[1]`, nil, "--json: expected a JSON object, got an array"},
+		{`"a"`, nil, "--json: expected a JSON object, got text"},
+		{`1`, nil, "--json: expected a JSON object, got a number"},
+		{`true`, nil, "--json: expected a JSON object, got true or false"},
+		{"{\"a\xc3\": 1}", nil, "it is not valid UTF-8: byte 4 is 0xc3"},
+		{`{"a": "\udfff"}`, nil, `\udfff, at byte 8, is half of a character`},
+		{"", []string{"a\xff=1"}, "it is not valid UTF-8"},
+		{"", []string{"a=\xff"}, "it is not valid UTF-8"},
+		{"", []string{"a:=\"\xff\""}, "it is not valid UTF-8"},
+		{"", []string{`a:="\ud83d"`}, `\ud83d, at byte 2, is half of a character`},
 	} {
 		if got, err := metadataOf(row.json, row.meta); err == nil || !strings.Contains(err.Error(), row.want) {
 			t.Errorf("%s %q: %v, %v; want %q", row.json, row.meta, got, err, row.want)
+		}
+	}
+}
+
+func TestCheckText(t *testing.T) {
+	for _, row := range []struct{ text, want string }{
+		{"", ""},
+		{`{"a": "ü日😀` + "\uFFFD" + `"}`, ""},
+		{`"\ud83d\ude00 \u00e4 \uFFFD \n \\"`, ""},
+		{`"\\ud83d"`, ""}, // a backslash, and letters
+		{`"\`, ""},        // the decoder refuses these
+		{`"\u12"`, ""},
+		{`"\u12xy"`, ""},
+		{"a\x80", "it is not valid UTF-8: byte 2 is 0x80"},
+		{"a\xed\xa0\x80", "it is not valid UTF-8: byte 2 is 0xed"},
+		{`"\ud83d"`, `\ud83d, at byte 2, is half of a character`},
+		{`"\ud83d\u0041"`, `\ud83d, at byte 2, is half of a character`},
+		{`"\ud83d\ud83d\ude00"`, `\ud83d, at byte 2, is half of a character`},
+		{`"\\\ude00\ud83d"`, `\ude00, at byte 4, is half of a character`},
+	} {
+		got := ""
+		if err := checkText([]byte(row.text)); err != nil {
+			got = err.Error()
+		}
+		if got != row.want {
+			t.Errorf("%q: %q, want %q", row.text, got, row.want)
+		}
+	}
+}
+
+// Text is either refused or read as it is: two that differ stay different.
+func FuzzCheckText(f *testing.F) {
+	for _, s := range []string{`a`, "\xff", `\ud800`, `\ud83d\ude00`, `\\ud800`, `\u0041\udfff`, "\uFFFD", `\ufffd`, `\n\"`} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		var text string
+		if err := decodeStrict([]byte(`"`+s+`"`), &text); err != nil {
+			return
+		}
+		written := strings.Count(s, "\uFFFD") + strings.Count(strings.ToLower(s), `\ufffd`) // or a few more: \\ufffd is none
+		if n := strings.Count(text, "\uFFFD"); n > written {
+			t.Errorf("%q is read as %q", s, text)
+		}
+	})
+}
+
+func TestBrief(t *testing.T) {
+	for _, row := range []struct{ give, want string }{
+		{"", ""},
+		{"short\nand \x1b", "short\nand \\x1b"},
+		{strings.Repeat("ü", longestError), strings.Repeat("ü", longestError)},
+		{strings.Repeat("ü", longestError) + "b", strings.Repeat("ü", longestError/2-1) + "…" + strings.Repeat("ü", longestError/2-1) + "b"},
+	} {
+		if got := brief(row.give); got != row.want {
+			t.Errorf("%q is cut to %q, want %q", row.give, got, row.want)
+		}
+	}
+}
+
+// The tables of every verb are cut to the terminal.
+func TestTablesFitTheTerminal(t *testing.T) {
+	addr, _ := server(t)
+	ok(t, addr, "register", "dev-1", "--meta", "text="+strings.Repeat("long ", 50))
+	for _, args := range [][]string{{"enumerate"}, {"multicast", "--all", "--payload", "x"}} {
+		for _, columns := range []int{0, 60} {
+			var out, errOut bytes.Buffer
+			p := &program{out: &out, err: &errOut, columns: columns}
+			p.run(t.Context(), append([]string{"--server", addr}, args...))
+			widest := 0
+			for line := range strings.SplitSeq(out.String(), "\n") {
+				if strings.HasPrefix(line, "dev-1") {
+					widest = len([]rune(line))
+				}
+			}
+			if widest == 0 || (columns > 0) != (widest == columns) || columns == 0 && strings.Contains(out.String(), "…") {
+				t.Errorf("%s in %d columns is %d wide:\n%s%s", args[0], columns, widest, &out, &errOut)
+			}
 		}
 	}
 }

@@ -98,7 +98,7 @@ func (p *program) register(cmd *cobra.Command, id string, f registerFlags) error
 	return p.call(cmd.Context(), func(ctx context.Context, c *client.Client) error {
 		stored, err := c.Register(ctx, r)
 		if err != nil {
-			return err
+			return interrupted(ctx, err, cell(r.ID)+" may have been registered")
 		}
 		if p.format != formatTable {
 			return p.show(identityFor(stored))

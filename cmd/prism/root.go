@@ -18,6 +18,7 @@ import (
 type program struct {
 	in       io.Reader
 	out, err io.Writer
+	columns  int // of the terminal that out is; 0 when it is none
 
 	server    string
 	namespace string

@@ -80,10 +80,12 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"register", "--file", "f", "--meta", "a=1"}, "--file takes identities", "prism register"},
 		{[]string{"register", "a", "--meta", "x"}, "--meta x: expected KEY=TEXT or KEY:=JSON", "prism register"},
 		{[]string{"register", "a", "--meta", "x:=["}, "expected JSON after :=", "prism register"},
-		{[]string{"register", "a", "--json", "[]"}, "--json: expected a JSON object", "prism register"},
+		{[]string{"register", "a", "--json", "[]"}, "--json: expected a JSON object, got an array", "prism register"},
+		{[]string{"register", "a", "--json", "{\"a\": \"\xff\"}"}, "--json: expected a JSON object: it is not valid UTF-8: byte 8 is 0xff", "prism register"},
 		{[]string{"register", "a", "--ttl", "-5s"}, `--ttl "-5s": expected a duration`, "prism register"},
 		{[]string{"heartbeat"}, "expected at least one ID", "prism heartbeat"},
-		{[]string{"heartbeat", "a", "--ttl", "-1s"}, "--ttl must be longer than 0", "prism heartbeat"},
+		{[]string{"heartbeat", "a", "--ttl", "-1s"}, `--ttl "-1s": expected a duration`, "prism heartbeat"},
+		{[]string{"heartbeat", "a", "--ttl", "soon"}, `--ttl "soon": expected a duration`, "prism heartbeat"},
 		{[]string{"unregister"}, "expected at least one ID", "prism unregister"},
 		{[]string{"multicast", "--payload", "x"}, "say who is meant: --filter JSON, or --all", "prism multicast"},
 		{[]string{"multicast", "--filter", "{}", "--payload", "x"}, "the filter {} means every identity; say --all", "prism multicast"},
@@ -182,11 +184,11 @@ func TestCompletion(t *testing.T) {
 	}
 }
 
-func TestInterruptedCall(t *testing.T) {
+func TestTimeout(t *testing.T) {
 	addr, _ := server(t)
 	var out, errOut bytes.Buffer
 	code := run(t.Context(), []string{"--server", addr, "enumerate", "--timeout", "1ns"}, nil, &out, &errOut)
-	if code != 1 || !strings.Contains(errOut.String(), "There was no answer within 1ns; --timeout allows more.") {
+	if code != 1 || !strings.Contains(errOut.String(), "There was no answer in time; --timeout and, for multicast, --wait-timeout say how long to wait.") {
 		t.Errorf("exit %d, %s", code, errOut.String())
 	}
 }

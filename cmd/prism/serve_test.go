@@ -180,7 +180,10 @@ func TestConfigValidate(t *testing.T) {
 	if err != nil || len(cfg.Namespaces) != 1 || !strings.Contains(shown, "ttl_default: 5m") {
 		t.Errorf("%v in:\n%s", err, shown)
 	}
-	if out := ok(t, "", "config", "validate", "--show"); !strings.Contains(out, app.DefaultGRPC) {
+	if loaded, err := app.Load(good); err != nil || shown != "# "+good+"\n"+loaded.YAML() {
+		t.Errorf("%v, not as the configuration writes itself:\n%s", err, shown)
+	}
+	if out := ok(t, "", "config", "validate", "--show"); out != app.Default().YAML() {
 		t.Errorf("the default configuration:\n%s", out)
 	}
 }

@@ -120,7 +120,7 @@ func (p *program) hooks(ids []string, f subscribeFlags) []client.JoinOption {
 	}
 	options := []client.JoinOption{
 		client.OnJoined(func() { p.complainf("receiving for %s; Ctrl-C ends", who) }),
-		client.OnLeft(func(err error) { p.complainf("%v; trying again", err) }),
+		client.OnLeft(func(err error) { p.complainf("%s; trying again", brief(err.Error())) }),
 		client.OnDropped(func(n uint64) {
 			p.complainf("lost %s, because they were not read fast enough", counted(int(n), "message", "messages"))
 		}),

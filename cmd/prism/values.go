@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"time"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/prism-data-layer/prism/client"
 )
@@ -21,11 +24,13 @@ const metadataHelp = `Metadata is given as --meta KEY=TEXT or --meta KEY:=JSON, 
 func metadataOf(object string, pairs []string) (map[string]any, error) {
 	metadata := map[string]any{}
 	if object != "" {
-		if err := decodeStrict([]byte(object), &metadata); err != nil {
+		var value any
+		if err := decodeStrict([]byte(object), &value); err != nil {
 			return nil, fmt.Errorf("--json: expected a JSON object: %w", err)
 		}
-		if metadata == nil {
-			return nil, errors.New("--json: expected a JSON object, got null")
+		var ok bool
+		if metadata, ok = value.(map[string]any); !ok {
+			return nil, fmt.Errorf("--json: expected a JSON object, got %s", kindOf(value))
 		}
 	}
 	set := make(map[string]bool)
@@ -47,6 +52,9 @@ func metadataOf(object string, pairs []string) (map[string]any, error) {
 
 // parsePair reads KEY=TEXT and KEY:=JSON.
 func parsePair(pair string) (key string, value any, err error) {
+	if !utf8.ValidString(pair) {
+		return "", nil, errors.New("it is not valid UTF-8")
+	}
 	key, text, found := strings.Cut(pair, "=")
 	if !found || key == "" || key == ":" {
 		return "", nil, errors.New("expected KEY=TEXT or KEY:=JSON")
@@ -105,8 +113,44 @@ func put(object map[string]any, path []string, value any) error {
 	return nil
 }
 
-// decodeStrict reads one JSON value and nothing behind it; unknown keys of structs are refused, numbers stay exact.
+// kindOf names what a JSON value is.
+func kindOf(value any) string {
+	switch value.(type) {
+	case nil:
+		return "null"
+	case bool:
+		return jsonKind("bool")
+	case string:
+		return jsonKind("string")
+	case []any:
+		return jsonKind("array")
+	case map[string]any:
+		return jsonKind("object")
+	default:
+		return jsonKind("number")
+	}
+}
+
+// jsonKind is what encoding/json calls a kind of value, in words.
+func jsonKind(kind string) string {
+	switch kind {
+	case "string":
+		return "text"
+	case "bool":
+		return "true or false"
+	case "array", "object":
+		return "an " + kind
+	default:
+		return "a " + kind
+	}
+}
+
+// decodeStrict reads one JSON value and nothing behind it; unknown keys of structs are refused, numbers stay exact, and
+// so does text: what encoding/json would replace by U+FFFD is refused. A *json.UnmarshalTypeError comes as it is.
 func decodeStrict(text []byte, into any) error {
+	if err := checkText(text); err != nil {
+		return err
+	}
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	decoder.UseNumber()
 	decoder.DisallowUnknownFields()
@@ -114,12 +158,59 @@ func decodeStrict(text []byte, into any) error {
 		if errors.Is(err, io.EOF) {
 			return errors.New("it is empty")
 		}
+		if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+			return wrong
+		}
 		return errors.New(strings.TrimPrefix(err.Error(), "json: "))
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
 		return errors.New("there is more behind the first value")
 	}
 	return nil
+}
+
+// checkText finds bytes and escapes that are no characters.
+func checkText(text []byte) error {
+	for at := 0; at < len(text); {
+		r, n := utf8.DecodeRune(text[at:])
+		if r == utf8.RuneError && n == 1 {
+			return fmt.Errorf("it is not valid UTF-8: byte %d is 0x%02x", at+1, text[at])
+		}
+		if r == '\\' {
+			if n = escape(text[at:]); n == 0 {
+				return fmt.Errorf("%s, at byte %d, is half of a character", text[at:at+unicodeEscape], at+1)
+			}
+		}
+		at += n
+	}
+	return nil
+}
+
+// unicodeEscape is the length of an escape such as \u00e4.
+const unicodeEscape = 6
+
+// escape returns the length of the escape that a text begins with; 0 when it is half of a surrogate pair. What is none at
+// all is left to the decoder.
+func escape(text []byte) int {
+	first, ok := escaped(text)
+	switch {
+	case !ok:
+		return min(2, len(text))
+	case !utf16.IsSurrogate(first):
+		return unicodeEscape
+	}
+	if second, _ := escaped(text[unicodeEscape:]); utf16.DecodeRune(first, second) == utf8.RuneError {
+		return 0
+	}
+	return 2 * unicodeEscape
+}
+
+func escaped(text []byte) (r rune, ok bool) {
+	if len(text) < unicodeEscape || text[0] != '\\' || text[1] != 'u' {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(string(text[2:unicodeEscape]), 16, 16)
+	return rune(n), err == nil
 }
 
 // ttlOf reads "30s", "never", or "" for the namespace's default.
