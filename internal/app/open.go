@@ -29,12 +29,18 @@ func open(_ context.Context, n Namespace) (opened, error) {
 	out := opened{close: func() error { return nil }}
 	switch n.Registry.Type {
 	case typeMemory:
+		if err := n.Registry.Memory.Validate(); err != nil {
+			return out, err
+		}
 		out.slots.Registry = memory.NewRegistry(n.Registry.Memory)
 	default:
 		return out, unknownType(slotRegistry, n.Registry.Type)
 	}
 	switch n.Messaging.Type {
 	case typeMemory:
+		if err := n.Messaging.Memory.Validate(); err != nil {
+			return out, err
+		}
 		out.slots.Messaging = memory.NewMessaging(n.Messaging.Memory)
 	default:
 		return out, unknownType(slotMessaging, n.Messaging.Type)
@@ -42,6 +48,9 @@ func open(_ context.Context, n Namespace) (opened, error) {
 	switch n.Durability.Type {
 	case "":
 	case typeMemory:
+		if err := n.Durability.Memory.Validate(); err != nil {
+			return out, err
+		}
 		out.slots.Durability = memory.NewDurability(n.Durability.Memory)
 	default:
 		return out, unknownType(slotDurability, n.Durability.Type)

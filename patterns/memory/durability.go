@@ -22,12 +22,12 @@ const (
 // DurabilityConfig bounds the queue of each identity.
 type DurabilityConfig struct {
 	// MaxMessages is the most messages stored for one identity. Default (0): DefaultMaxMessages.
-	MaxMessages int `yaml:"max_messages"`
+	MaxMessages int
 	// MaxBytes is the most bytes of payload stored for one identity. Default (0): DefaultMaxBytes.
-	MaxBytes int `yaml:"max_bytes"`
+	MaxBytes int
 	// MaxAge is how long a message is stored. Older ones are dropped, and counted to the consumer of a queue that still
 	// stores something; the count of a queue that has become empty goes with it. Default (0): DefaultMaxAge.
-	MaxAge time.Duration `yaml:"max_age"`
+	MaxAge time.Duration
 }
 
 // Validate returns an InvalidError that names the field with an impossible value.

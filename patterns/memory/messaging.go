@@ -27,7 +27,7 @@ const (
 type MessagingConfig struct {
 	// Buffer is the most messages that wait for one topic in one subscription; what does not fit is dropped and counted.
 	// Default (0): DefaultBuffer.
-	Buffer int `yaml:"buffer"`
+	Buffer int
 }
 
 // Validate returns an InvalidError that names the field with an impossible value.

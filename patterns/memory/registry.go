@@ -26,7 +26,7 @@ const scanCheck = 256
 // RegistryConfig is the configuration of a Registry.
 type RegistryConfig struct {
 	// MaxIdentities is the most live identities; another one is ErrQuota. Default (0): no limit.
-	MaxIdentities int `yaml:"max_identities"`
+	MaxIdentities int
 }
 
 // Validate returns an InvalidError that names the field with an impossible value.

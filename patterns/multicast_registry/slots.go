@@ -121,9 +121,10 @@ type Batch struct {
 // other and with Next; Next by one goroutine at a time.
 type Subscription interface {
 	// Add starts receiving topics. When it returns, every message that is published from now on arrives. A topic that is
-	// received already is passed over.
+	// received already is passed over. io.EOF after Close.
 	Add(ctx context.Context, topics ...string) error
-	// Remove stops receiving topics. A topic that is not received is passed over.
+	// Remove stops receiving topics. Messages that wait already may still come, or not. A topic that is not received is
+	// passed over.
 	Remove(ctx context.Context, topics ...string) error
 	// Next waits for messages and returns all that wait, up to a limit of the slot's. It returns io.EOF after Close, and
 	// the context's error when the context ends; no message is lost by that.

@@ -108,7 +108,7 @@ func (s *messagingSuite) ackOfEverySubscriber(t *testing.T) {
 // inboxes has several inboxes, with the same tokens, under load from several subscribers.
 func (s *messagingSuite) inboxes(t *testing.T) {
 	m, from := s.open(t), newSender()
-	const boxes, each = 4, 50
+	const boxes, each = 4, 30
 	var all []mr.Inbox
 	addresses := map[string]bool{}
 	for range boxes {

@@ -48,7 +48,7 @@ type MessagingOptions struct {
 	// seconds.
 	Patience time.Duration
 	// Buffer is how many messages the slot keeps for each topic of a subscription that reads too slowly, as the opener
-	// configured it; a few hundred is good. 0 leaves out what needs a full buffer.
+	// configured it; at least 128, which no subtest fills by chance. 0 leaves out what needs a full buffer.
 	Buffer int
 	// MaxPayload is the largest payload that the slot takes; one byte more is ErrTooLarge. 0 leaves that out.
 	MaxPayload int

@@ -29,6 +29,7 @@ func Registry(t *testing.T, open func(t *testing.T) mr.Registry, options Registr
 		{"ReplaceIsWhole", s.replaceIsWhole},
 		{"Delete", s.remove},
 		{"DeleteContention", s.deleteContention},
+		{"DeleteOnlyContention", s.deleteOnlyContention},
 		{"HostileIdentities", s.hostileIdentities},
 		{"HostileMetadata", s.hostileMetadata},
 		{"LargeMetadata", s.largeMetadata},

@@ -210,6 +210,32 @@ func (s *registrySuite) deleteContention(t *testing.T) {
 	wantOnly(t, r, stays)
 }
 
+// deleteOnlyContention lets the removal of one registration race with the next one: the next one stays, whoever is first.
+func (s *registrySuite) deleteOnlyContention(t *testing.T) {
+	r := s.open(t)
+	for round := range 50 {
+		first := put(t, r, mr.Identity{ID: "a", Metadata: map[string]any{"v": "old"}, TTL: time.Hour}, mr.Replace)
+		if first.Revision == 0 {
+			t.Skip("this registry keeps no revisions")
+		}
+		var racing sync.WaitGroup
+		racing.Go(func() {
+			if _, err := r.Delete(t.Context(), "a", first.Revision); err != nil {
+				t.Error(err)
+			}
+		})
+		next := mr.Identity{ID: "a", Metadata: map[string]any{"v": "new"}, TTL: time.Hour}
+		second, err := r.Put(t.Context(), next, mr.Replace)
+		racing.Wait()
+		noError(t, err, "put")
+		wantOnly(t, r, second)
+		if existed, err := r.Delete(t.Context(), "a", first.Revision); existed || err != nil {
+			t.Errorf("round %d: a late removal: %v, %v", round, existed, err)
+		}
+		wantOnly(t, r, second)
+	}
+}
+
 // hostileIdentities puts, renews, replaces and deletes identities one at a time: none of it may touch another one.
 func (s *registrySuite) hostileIdentities(t *testing.T) {
 	r := s.open(t)
