@@ -57,7 +57,8 @@ func (p *Printer) begin(verb, words string, total int) *step {
 	if p.terminal && total > 0 {
 		s.bar = progressbar.NewOptions(total,
 			progressbar.OptionSetWriter(p.out), progressbar.OptionSetWidth(40), progressbar.OptionShowCount(),
-			progressbar.OptionThrottle(50*time.Millisecond), progressbar.OptionClearOnFinish(), progressbar.OptionSetPredictTime(false), progressbar.OptionSetDescription("   "))
+			progressbar.OptionThrottle(50*time.Millisecond), progressbar.OptionClearOnFinish(), progressbar.OptionSetPredictTime(false),
+			progressbar.OptionSetDescription("   "))
 	}
 	return s
 }
