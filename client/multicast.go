@@ -47,6 +47,8 @@ type Result struct {
 	TargetCount int
 	// Delivered, Pending, Failed and TimedOut count the targets by status; they add up to TargetCount.
 	Delivered, Pending, Failed, TimedOut int
+	// Delivery is the mode, the request's or else the namespace's: what Delivered means.
+	Delivery DeliveryMode
 	// Ended says why the multicast stopped waiting.
 	Ended Ended
 	// Elapsed is the time that the server took.
@@ -76,6 +78,7 @@ func (c *Client) Multicast(ctx context.Context, r MulticastRequest) (*Result, er
 		Pending:     int(response.GetPendingCount()),
 		Failed:      int(response.GetFailedCount()),
 		TimedOut:    int(response.GetTimeoutCount()),
+		Delivery:    fromDelivery(response.GetDelivery()),
 		Ended:       Ended(response.GetEnded()), // the numbers are the same on the wire: see the test
 		Elapsed:     response.GetElapsed().AsDuration(),
 		Targets:     make([]Target, len(response.GetStatuses())),

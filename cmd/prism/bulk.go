@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"os"
 	"strings"
@@ -13,7 +14,6 @@ import (
 	"time"
 
 	"github.com/schollz/progressbar/v3"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/prism-data-layer/prism/client"
 )
@@ -89,20 +89,36 @@ func (p *program) registerFile(ctx context.Context, f registerFlags) error {
 	return b.summary(err)
 }
 
-// run reads lines and registers them, several at once. What was begun is finished when the context ends.
+// run reads lines and registers them, several at once; lines of one identity go to one worker, so that the last one wins.
+// What was begun is finished when the context ends.
 func (b *bulk) run(ctx context.Context, in io.Reader) error {
 	reading, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	b.giveUp = stop
-	var calls errgroup.Group
-	calls.SetLimit(registrationsAtOnce)
-	err := b.read(reading, in, func(number int, line []byte) {
-		calls.Go(func() error {
-			b.one(context.WithoutCancel(ctx), number, line)
-			return nil
+	var working sync.WaitGroup
+	workers := make([]chan bulkLine, registrationsAtOnce)
+	for i := range workers {
+		lines := make(chan bulkLine, 4)
+		workers[i] = lines
+		working.Go(func() {
+			for line := range lines {
+				b.one(context.WithoutCancel(ctx), line)
+			}
 		})
+	}
+	seed := maphash.MakeSeed()
+	err := b.read(reading, in, func(number int, text []byte) {
+		r, err := b.parse(text)
+		if err != nil {
+			b.outcome(number, len(text)+1, r.ID, err)
+			return
+		}
+		workers[maphash.String(seed, r.ID)%registrationsAtOnce] <- bulkLine{number, len(text) + 1, r}
 	})
-	_ = calls.Wait()
+	for _, lines := range workers {
+		close(lines)
+	}
+	working.Wait()
 	if err == nil {
 		err = context.Cause(reading) // what was found hopeless after the last line was read
 	}
@@ -130,16 +146,18 @@ func (b *bulk) read(ctx context.Context, in io.Reader, handle func(number int, l
 	}
 }
 
+// bulkLine is one line that could be read.
+type bulkLine struct {
+	number, size int
+	registration client.Registration
+}
+
 // one registers one line.
-func (b *bulk) one(ctx context.Context, number int, line []byte) {
-	r, err := b.parse(line)
-	if err == nil {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, b.p.timeout)
-		defer cancel()
-		_, err = b.c.Register(ctx, r)
-	}
-	b.outcome(number, len(line)+1, r.ID, err)
+func (b *bulk) one(ctx context.Context, line bulkLine) {
+	ctx, cancel := context.WithTimeout(ctx, b.p.timeout)
+	defer cancel()
+	_, err := b.c.Register(ctx, line.registration)
+	b.outcome(line.number, line.size, line.registration.ID, err)
 }
 
 // outcome counts and tells what became of a line, which may name no identity.

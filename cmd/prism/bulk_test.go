@@ -147,6 +147,23 @@ func awaitIdentity(t *testing.T, addr string) {
 }
 
 // What is wrong with a line is said with its number and in the words of the file, and the rest goes on.
+// The last line of an identity wins, however many are registered at once.
+func TestRegisterFileKeepsTheOrder(t *testing.T) {
+	addr, _ := server(t)
+	var lines strings.Builder
+	for v := range 200 {
+		for _, id := range []string{"a", "b", "c"} {
+			fmt.Fprintf(&lines, `{"identity":%q,"metadata":{"v":%d}}`+"\n", id, v)
+		}
+	}
+	if r := prism(t, addr, lines.String(), "register", "--replace", "--file", "-"); r.code != 0 {
+		t.Fatalf("exit %d: %s", r.code, r.err)
+	}
+	if r := prism(t, addr, "", "enumerate", "-q", "--filter", `{"v":199}`); r.out != "a\nb\nc\n" {
+		t.Errorf("the last ones are not there: %q %s", r.out, r.err)
+	}
+}
+
 func TestRegisterFileBadLines(t *testing.T) {
 	addr, _ := server(t)
 	for _, row := range []struct{ name, line, want string }{

@@ -95,7 +95,11 @@ func (p *program) enumerate(ctx context.Context, f enumerateFlags) error {
 	switch {
 	case f.idsOnly && p.format == formatTable:
 		show = func(i client.Identity) error {
-			_, err := fmt.Fprintln(p.out, cell(i.ID))
+			name := i.ID
+			if watched(p.out) {
+				name = cell(name) // a pipe gets names as they are, a terminal only what it can show
+			}
+			_, err := fmt.Fprintln(p.out, name)
 			return err
 		}
 	case f.idsOnly:

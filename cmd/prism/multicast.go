@@ -28,6 +28,8 @@ const (
 	textType = "text/plain; charset=utf-8"
 	// answerMargin is the time that the answer to a long wait gets to travel.
 	answerMargin = 5 * time.Second
+	// longestWait bounds a call that says nothing about time.
+	longestWait = 24 * time.Hour
 )
 
 func newMulticastCmd(p *program) *cobra.Command {
@@ -37,6 +39,9 @@ func newMulticastCmd(p *program) *cobra.Command {
 		Short: "Deliver a payload to every identity that matches",
 		Long: `Deliver a payload to every identity that matches a filter, and print what became of it: a summary, and the targets
 that did not get it with the reason. To reach everybody takes --all.
+
+With --delivery at-most-once nobody acknowledges: a target counts as delivered once the backend has accepted its message,
+whether anybody listens or not.
 
 The exit code is 0 if every target was delivered, 2 if some were not, 3 if none was or there was no target, and 1 for
 an error.
@@ -71,8 +76,13 @@ func (p *program) multicast(cmd *cobra.Command, f multicastFlags) error {
 	if err != nil {
 		return err
 	}
-	if !cmd.Flags().Changed("timeout") {
+	switch given := cmd.Flags().Changed("timeout"); {
+	case given && f.wait > p.timeout:
+		return usagef(cmd, "--timeout %s ends the call before --wait-timeout %s can", p.timeout, f.wait)
+	case !given && f.wait > 0:
 		p.timeout = max(p.timeout, f.wait+answerMargin)
+	case !given:
+		p.timeout = longestWait // the namespace says how long to wait; a dead server is noticed earlier
 	}
 	var result *client.Result
 	err = p.call(cmd.Context(), func(ctx context.Context, c *client.Client) error {
@@ -156,8 +166,12 @@ func (p *program) multicastTable(r *client.Result) error {
 		fmt.Fprintln(p.out, "no identity matches; nothing was sent")
 		return nil
 	}
-	fmt.Fprintf(p.out, "%s: %d delivered, %d pending, %d failed, %d timeout, in %s%s\n",
-		counted(r.TargetCount, "target", "targets"), r.Delivered, r.Pending, r.Failed, r.TimedOut,
+	delivered := "delivered"
+	if r.Delivery == client.AtMostOnce {
+		delivered = "accepted (not acknowledged)"
+	}
+	fmt.Fprintf(p.out, "%s: %d %s, %d pending, %d failed, %d timeout, in %s%s\n",
+		counted(r.TargetCount, "target", "targets"), r.Delivered, delivered, r.Pending, r.Failed, r.TimedOut,
 		r.Elapsed.Round(10*time.Microsecond), endedWords(r.Ended))
 	if len(r.Targets) == 0 {
 		return nil
@@ -223,6 +237,7 @@ type resultOut struct {
 	FailedCount    int         `json:"failed_count"`
 	TimeoutCount   int         `json:"timeout_count"`
 	Ended          string      `json:"ended"`
+	Delivery       string      `json:"delivery"`
 	ElapsedMS      float64     `json:"elapsed_ms"`
 	Statuses       []statusOut `json:"statuses"`
 }
@@ -241,7 +256,7 @@ func resultFor(r *client.Result) resultOut {
 	out := resultOut{
 		MulticastID: r.ID, Revision: uint64(r.Revision), TargetCount: r.TargetCount, DeliveredCount: r.Delivered,
 		PendingCount: r.Pending, FailedCount: r.Failed, TimeoutCount: r.TimedOut, Ended: endedName(r.Ended),
-		ElapsedMS: milliseconds(r.Elapsed), Statuses: make([]statusOut, len(r.Targets)),
+		Delivery: string(r.Delivery), ElapsedMS: milliseconds(r.Elapsed), Statuses: make([]statusOut, len(r.Targets)),
 	}
 	for i, t := range r.Targets {
 		out.Statuses[i] = statusOut{

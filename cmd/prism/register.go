@@ -35,7 +35,7 @@ What "prism enumerate -o jsonl" prints is such a file. The exit code is 1 if any
   prism register dev-2 --json '{"status": "online", "pos": {"lat": 52.5}}' --ttl never
   prism register dev-1 --meta status=away --replace
   prism register --file examples/stations.jsonl
-  prism enumerate -o jsonl | prism register --file - --namespace other`,
+  prism enumerate -o jsonl | prism register --file - --server other.example:8980`,
 		Args:              args(cobra.MaximumNArgs(1), "one ID"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, ids []string) error {

@@ -29,7 +29,7 @@ type program struct {
 const quickStart = `Prism keeps track of who is out there, and delivers a message to everyone that matches, with an outcome for
 each.
 
-Quick start, in two terminals:
+Quick start; the first two go on running, so give each a terminal of its own:
   prism serve
   prism subscribe dev-1 --register --meta room=lab --meta battery:=0.15
   prism enumerate --filter '{"battery": {"$lt": 0.2}}'

@@ -17,7 +17,7 @@ func newUnregisterCmd(p *program) *cobra.Command {
 		Long: `Remove identities, and whatever is stored for them, without waiting for their leases to end. An identity that is not
 registered is said to be so, and is no error.`,
 		Example: `  prism unregister dev-1
-  prism enumerate --filter '{"status": "retired"}' -q | xargs prism unregister`,
+  prism enumerate --filter '{"status": "retired"}' -q | tr '\n' '\0' | xargs -0 -r prism unregister --`,
 		Args:              args(cobra.MinimumNArgs(1), "at least one ID"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE:              func(cmd *cobra.Command, ids []string) error { return p.unregister(cmd.Context(), ids) },

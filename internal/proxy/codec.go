@@ -86,6 +86,12 @@ var (
 // explain makes protojson's error one for callers: without its prefix, and with the legal names for an unknown one.
 func explain(err error, of protoreflect.MessageDescriptor) error {
 	text := protoPrefix.ReplaceAllString(err.Error(), "")
+	switch {
+	case strings.Contains(text, "google.protobuf.Duration"):
+		text += `; durations are seconds, such as "90s" or "0.5s"`
+	case strings.Contains(text, "bytes field"):
+		text += "; bytes are base64 in JSON"
+	}
 	if !unknownField.MatchString(text) {
 		return errors.New("body: expected a JSON object of " + string(of.Name()) + ": " + text)
 	}

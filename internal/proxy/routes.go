@@ -36,7 +36,14 @@ func (g *gateway) routes() []route {
 		{method: http.MethodGet, path: "/v1/namespaces", about: "list the namespaces"},
 		{method: http.MethodPost, path: namespace + "/identities", about: "register an identity"},
 		{method: http.MethodPost, path: namespace + "/identities/{identity}:heartbeat", about: "renew a lease"},
-		{method: http.MethodDelete, path: namespace + "/identities/{identity}", about: "unregister an identity"},
+		{
+			method: http.MethodDelete, path: namespace + "/identities/{identity}", query: []string{"revision"},
+			about: "unregister an identity",
+		},
+		{
+			method: http.MethodGet, path: namespace + "/identities", query: []string{"page_size", "page_token", "include_metadata"},
+			about: "list the identities",
+		},
 		{method: http.MethodPost, path: namespace + "/identities:enumerate", about: "find identities by a filter"},
 		{method: http.MethodPost, path: namespace + "/identities:multicast", about: "deliver a message to all that match a filter"},
 		{

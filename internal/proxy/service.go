@@ -140,6 +140,7 @@ func (s *service) Multicast(ctx context.Context, req *patternpb.MulticastRequest
 		MulticastId: result.ID, Revision: uint64(result.Revision), TargetCount: uint32(len(result.Targets)),
 		DeliveredCount: uint32(result.Delivered), PendingCount: uint32(result.Pending),
 		FailedCount: uint32(result.Failed), TimeoutCount: uint32(result.TimedOut),
+		Delivery: deliveryOf(result.Delivery),
 		Ended:    patternpb.MulticastResponse_Ended(result.Ended),
 		Statuses: report(result.Targets, req.GetReport()), Elapsed: durationpb.New(result.Elapsed),
 	}, nil

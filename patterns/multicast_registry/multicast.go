@@ -59,7 +59,7 @@ func (c *Coordinator) Multicast(ctx context.Context, req Request) (*Result, erro
 	f.wait(waiting)
 	complete := c.land(f)
 
-	result := &Result{ID: message.ID, Revision: revision, Targets: f.targets, Ended: Complete}
+	result := &Result{ID: message.ID, Revision: revision, Targets: f.targets, Delivery: req.Delivery, Ended: Complete}
 	switch {
 	case complete:
 	case errors.Is(ctx.Err(), context.Canceled):

@@ -99,6 +99,8 @@ type Result struct {
 	Targets []Target
 	// Delivered, Pending, Failed and TimedOut count the targets by status; they add up to len(Targets).
 	Delivered, Pending, Failed, TimedOut int
+	// Delivery is the mode, the request's or else the namespace's: what Delivered means.
+	Delivery DeliveryMode
 	// Ended says why the multicast stopped waiting.
 	Ended Ended
 	// Elapsed is the time from the call to its result.

@@ -126,6 +126,9 @@ func TestMulticastOutcomes(t *testing.T) {
 		}
 		// Without acks, the backend's acceptance is the evidence, and the response says so.
 		accepted := p.multicast(t, client.MulticastRequest{Delivery: client.AtMostOnce})
+		if accepted.Delivery != client.AtMostOnce || result.Delivery != client.AtLeastOnce {
+			t.Errorf("the modes: %q and %q", accepted.Delivery, result.Delivery)
+		}
 		if accepted.Delivered != 3 || accepted.Targets[2].Evidence != client.Accepted {
 			t.Errorf("at most once: %+v", accepted)
 		}

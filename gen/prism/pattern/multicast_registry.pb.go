@@ -1222,7 +1222,9 @@ type MulticastResponse struct {
 	// Targets in byte order of their names, as the request's report asked for; each at most once.
 	Statuses []*DeliveryStatus `protobuf:"bytes,9,rep,name=statuses,proto3" json:"statuses,omitempty"`
 	// Time from the receipt of the request to this response.
-	Elapsed       *durationpb.Duration `protobuf:"bytes,10,opt,name=elapsed,proto3" json:"elapsed,omitempty"` // 11 to 19 are kept for warnings, replies and the counts by code.
+	Elapsed *durationpb.Duration `protobuf:"bytes,10,opt,name=elapsed,proto3" json:"elapsed,omitempty"`
+	// How much was promised, which is what DELIVERED means here: the request's mode, or else the namespace's.
+	Delivery      Delivery_Mode `protobuf:"varint,11,opt,name=delivery,proto3,enum=prism.pattern.Delivery_Mode" json:"delivery,omitempty"` // 12 to 19 are kept for warnings, replies and the counts by code.
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1325,6 +1327,13 @@ func (x *MulticastResponse) GetElapsed() *durationpb.Duration {
 		return x.Elapsed
 	}
 	return nil
+}
+
+func (x *MulticastResponse) GetDelivery() Delivery_Mode {
+	if x != nil {
+		return x.Delivery
+	}
+	return Delivery_MODE_UNSPECIFIED
 }
 
 // DeliveryStatus is what became of one target.
@@ -2500,7 +2509,7 @@ const file_prism_pattern_multicast_registry_proto_rawDesc = "" +
 	"\x03ALL\x10\x01\x12\x0f\n" +
 	"\vUNDELIVERED\x10\x02\x12\n" +
 	"\n" +
-	"\x06COUNTS\x10\x03\"\x84\x04\n" +
+	"\x06COUNTS\x10\x03\"\xbe\x04\n" +
 	"\x11MulticastResponse\x12!\n" +
 	"\fmulticast_id\x18\x01 \x01(\tR\vmulticastId\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12!\n" +
@@ -2512,7 +2521,8 @@ const file_prism_pattern_multicast_registry_proto_rawDesc = "" +
 	"\x05ended\x18\b \x01(\x0e2&.prism.pattern.MulticastResponse.EndedR\x05ended\x129\n" +
 	"\bstatuses\x18\t \x03(\v2\x1d.prism.pattern.DeliveryStatusR\bstatuses\x123\n" +
 	"\aelapsed\x18\n" +
-	" \x01(\v2\x19.google.protobuf.DurationR\aelapsed\"I\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\aelapsed\x128\n" +
+	"\bdelivery\x18\v \x01(\x0e2\x1c.prism.pattern.Delivery.ModeR\bdelivery\"I\n" +
 	"\x05Ended\x12\x15\n" +
 	"\x11ENDED_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bCOMPLETE\x10\x01\x12\f\n" +
@@ -2711,44 +2721,45 @@ var file_prism_pattern_multicast_registry_proto_depIdxs = []int32{
 	3,  // 17: prism.pattern.MulticastResponse.ended:type_name -> prism.pattern.MulticastResponse.Ended
 	19, // 18: prism.pattern.MulticastResponse.statuses:type_name -> prism.pattern.DeliveryStatus
 	37, // 19: prism.pattern.MulticastResponse.elapsed:type_name -> google.protobuf.Duration
-	4,  // 20: prism.pattern.DeliveryStatus.status:type_name -> prism.pattern.DeliveryStatus.Status
-	5,  // 21: prism.pattern.DeliveryStatus.evidence:type_name -> prism.pattern.DeliveryStatus.Evidence
-	6,  // 22: prism.pattern.DeliveryStatus.reason:type_name -> prism.pattern.DeliveryStatus.Reason
-	37, // 23: prism.pattern.DeliveryStatus.latency:type_name -> google.protobuf.Duration
-	21, // 24: prism.pattern.SubscribeRequest.attach:type_name -> prism.pattern.Attach
-	22, // 25: prism.pattern.SubscribeRequest.detach:type_name -> prism.pattern.Detach
-	23, // 26: prism.pattern.SubscribeRequest.acks:type_name -> prism.pattern.Acks
-	24, // 27: prism.pattern.Acks.acks:type_name -> prism.pattern.Ack
-	26, // 28: prism.pattern.SubscribeResponse.attached:type_name -> prism.pattern.Attached
-	27, // 29: prism.pattern.SubscribeResponse.detached:type_name -> prism.pattern.Detached
-	28, // 30: prism.pattern.SubscribeResponse.messages:type_name -> prism.pattern.Messages
-	30, // 31: prism.pattern.SubscribeResponse.lease_lost:type_name -> prism.pattern.LeaseLost
-	31, // 32: prism.pattern.SubscribeResponse.closing:type_name -> prism.pattern.Closing
-	29, // 33: prism.pattern.Messages.messages:type_name -> prism.pattern.Message
-	36, // 34: prism.pattern.Message.sent_at:type_name -> google.protobuf.Timestamp
-	34, // 35: prism.pattern.ListNamespacesResponse.namespaces:type_name -> prism.pattern.Namespace
-	37, // 36: prism.pattern.Namespace.ttl_default:type_name -> google.protobuf.Duration
-	1,  // 37: prism.pattern.Namespace.delivery:type_name -> prism.pattern.Delivery.Mode
-	37, // 38: prism.pattern.Namespace.timeout:type_name -> google.protobuf.Duration
-	8,  // 39: prism.pattern.MulticastRegistryPattern.Register:input_type -> prism.pattern.RegisterRequest
-	10, // 40: prism.pattern.MulticastRegistryPattern.Heartbeat:input_type -> prism.pattern.HeartbeatRequest
-	12, // 41: prism.pattern.MulticastRegistryPattern.Unregister:input_type -> prism.pattern.UnregisterRequest
-	14, // 42: prism.pattern.MulticastRegistryPattern.Enumerate:input_type -> prism.pattern.EnumerateRequest
-	17, // 43: prism.pattern.MulticastRegistryPattern.Multicast:input_type -> prism.pattern.MulticastRequest
-	20, // 44: prism.pattern.MulticastRegistryPattern.Subscribe:input_type -> prism.pattern.SubscribeRequest
-	32, // 45: prism.pattern.MulticastRegistryPattern.ListNamespaces:input_type -> prism.pattern.ListNamespacesRequest
-	9,  // 46: prism.pattern.MulticastRegistryPattern.Register:output_type -> prism.pattern.RegisterResponse
-	11, // 47: prism.pattern.MulticastRegistryPattern.Heartbeat:output_type -> prism.pattern.HeartbeatResponse
-	13, // 48: prism.pattern.MulticastRegistryPattern.Unregister:output_type -> prism.pattern.UnregisterResponse
-	15, // 49: prism.pattern.MulticastRegistryPattern.Enumerate:output_type -> prism.pattern.EnumerateResponse
-	18, // 50: prism.pattern.MulticastRegistryPattern.Multicast:output_type -> prism.pattern.MulticastResponse
-	25, // 51: prism.pattern.MulticastRegistryPattern.Subscribe:output_type -> prism.pattern.SubscribeResponse
-	33, // 52: prism.pattern.MulticastRegistryPattern.ListNamespaces:output_type -> prism.pattern.ListNamespacesResponse
-	46, // [46:53] is the sub-list for method output_type
-	39, // [39:46] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	1,  // 20: prism.pattern.MulticastResponse.delivery:type_name -> prism.pattern.Delivery.Mode
+	4,  // 21: prism.pattern.DeliveryStatus.status:type_name -> prism.pattern.DeliveryStatus.Status
+	5,  // 22: prism.pattern.DeliveryStatus.evidence:type_name -> prism.pattern.DeliveryStatus.Evidence
+	6,  // 23: prism.pattern.DeliveryStatus.reason:type_name -> prism.pattern.DeliveryStatus.Reason
+	37, // 24: prism.pattern.DeliveryStatus.latency:type_name -> google.protobuf.Duration
+	21, // 25: prism.pattern.SubscribeRequest.attach:type_name -> prism.pattern.Attach
+	22, // 26: prism.pattern.SubscribeRequest.detach:type_name -> prism.pattern.Detach
+	23, // 27: prism.pattern.SubscribeRequest.acks:type_name -> prism.pattern.Acks
+	24, // 28: prism.pattern.Acks.acks:type_name -> prism.pattern.Ack
+	26, // 29: prism.pattern.SubscribeResponse.attached:type_name -> prism.pattern.Attached
+	27, // 30: prism.pattern.SubscribeResponse.detached:type_name -> prism.pattern.Detached
+	28, // 31: prism.pattern.SubscribeResponse.messages:type_name -> prism.pattern.Messages
+	30, // 32: prism.pattern.SubscribeResponse.lease_lost:type_name -> prism.pattern.LeaseLost
+	31, // 33: prism.pattern.SubscribeResponse.closing:type_name -> prism.pattern.Closing
+	29, // 34: prism.pattern.Messages.messages:type_name -> prism.pattern.Message
+	36, // 35: prism.pattern.Message.sent_at:type_name -> google.protobuf.Timestamp
+	34, // 36: prism.pattern.ListNamespacesResponse.namespaces:type_name -> prism.pattern.Namespace
+	37, // 37: prism.pattern.Namespace.ttl_default:type_name -> google.protobuf.Duration
+	1,  // 38: prism.pattern.Namespace.delivery:type_name -> prism.pattern.Delivery.Mode
+	37, // 39: prism.pattern.Namespace.timeout:type_name -> google.protobuf.Duration
+	8,  // 40: prism.pattern.MulticastRegistryPattern.Register:input_type -> prism.pattern.RegisterRequest
+	10, // 41: prism.pattern.MulticastRegistryPattern.Heartbeat:input_type -> prism.pattern.HeartbeatRequest
+	12, // 42: prism.pattern.MulticastRegistryPattern.Unregister:input_type -> prism.pattern.UnregisterRequest
+	14, // 43: prism.pattern.MulticastRegistryPattern.Enumerate:input_type -> prism.pattern.EnumerateRequest
+	17, // 44: prism.pattern.MulticastRegistryPattern.Multicast:input_type -> prism.pattern.MulticastRequest
+	20, // 45: prism.pattern.MulticastRegistryPattern.Subscribe:input_type -> prism.pattern.SubscribeRequest
+	32, // 46: prism.pattern.MulticastRegistryPattern.ListNamespaces:input_type -> prism.pattern.ListNamespacesRequest
+	9,  // 47: prism.pattern.MulticastRegistryPattern.Register:output_type -> prism.pattern.RegisterResponse
+	11, // 48: prism.pattern.MulticastRegistryPattern.Heartbeat:output_type -> prism.pattern.HeartbeatResponse
+	13, // 49: prism.pattern.MulticastRegistryPattern.Unregister:output_type -> prism.pattern.UnregisterResponse
+	15, // 50: prism.pattern.MulticastRegistryPattern.Enumerate:output_type -> prism.pattern.EnumerateResponse
+	18, // 51: prism.pattern.MulticastRegistryPattern.Multicast:output_type -> prism.pattern.MulticastResponse
+	25, // 52: prism.pattern.MulticastRegistryPattern.Subscribe:output_type -> prism.pattern.SubscribeResponse
+	33, // 53: prism.pattern.MulticastRegistryPattern.ListNamespaces:output_type -> prism.pattern.ListNamespacesResponse
+	47, // [47:54] is the sub-list for method output_type
+	40, // [40:47] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_prism_pattern_multicast_registry_proto_init() }
