@@ -249,6 +249,8 @@ func (m *membership) take(ctx context.Context, s *Stream, event Event) error {
 	for _, message := range event.Messages {
 		select {
 		case m.work <- delivery{message, s}:
+		case <-s.ended: // what is left is delivered again, or was never more than live
+			return s.reason()
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -288,9 +290,11 @@ func (m *membership) leave(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveGrace)
 	defer cancel()
 	_ = m.each(ctx, m.ids, func(ctx context.Context, r Registration) error {
-		revision, _ := m.revisions.Load(r.ID)
-		only, _ := revision.(Revision)
-		_, err := m.c.UnregisterIf(ctx, r.ID, only)
+		revision, ours := m.revisions.Load(r.ID)
+		if !ours { // no registration of ours is known to have succeeded: what is there may be another program's
+			return nil
+		}
+		_, err := m.c.UnregisterIf(ctx, r.ID, revision.(Revision))
 		if errors.Is(err, ErrUnavailable) || ctx.Err() != nil {
 			return err
 		}

@@ -170,6 +170,19 @@ func TestJoinLeavesTheSuccessorAlone(t *testing.T) {
 	}
 }
 
+// One that never got to register has nothing to unregister.
+func TestJoinRefusedLeavesOthersAlone(t *testing.T) {
+	c := newClient(t)
+	registerAll(t, c, "dev-1")
+	m := join(t, c, client.Registration{ID: "dev-1", Metadata: map[string]any{"large": strings.Repeat("x", 100<<10)}})
+	if err := m.wait(); !errors.Is(err, client.ErrInvalid) {
+		t.Errorf("Join returned %v, want ErrInvalid", err)
+	}
+	if n := count(t, c); n != 1 {
+		t.Errorf("%d identities are left, want 1", n)
+	}
+}
+
 func TestJoinWithoutUnregister(t *testing.T) {
 	c := newClient(t)
 	m := join(t, c, client.Registration{ID: "dev-1"}, client.WithoutUnregister())

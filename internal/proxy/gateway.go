@@ -106,7 +106,8 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // checkOrigin refuses what a browser sends on behalf of another site's page: without it, any page that is open somewhere
-// could reach a server on its visitor's own machine. Receiving counts as much as sending, because it acknowledges.
+// could reach a server on its visitor's own machine. Receiving counts as much as sending, because it acknowledges. It does
+// not help where a name of the page's own site is made to point at this server: that takes a list of the server's names.
 func (g *gateway) checkOrigin(r *http.Request) error {
 	unsafe := *r
 	unsafe.Method = http.MethodPost
@@ -155,6 +156,9 @@ func (g *gateway) readBody(w http.ResponseWriter, r *http.Request) error {
 			codes.InvalidArgument, "the body is too large: at most %d bytes are allowed", large.Limit)}
 	case err != nil:
 		return status.Error(codes.InvalidArgument, "the body could not be read: "+err.Error())
+	}
+	if len(body) > 0 && r.Method != http.MethodPost {
+		return invalid("body", r.Method+" takes none here; parameters go into the query")
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	r.ContentLength = int64(len(body))

@@ -42,6 +42,7 @@ func TestHTTPCalls(t *testing.T) {
 		{"POST", base + "/identities:multicast", `{"payload":"` + payload + `"}`, 200, []string{`"delivered_count":0`, `"failed_count":1`, `"target_count":1`, `"reason":"NO_SUBSCRIBER"`, `"ended":"COMPLETE"`}},
 		{"GET", base + "/identities?page_size=1&include_metadata=false", ``, 200, []string{`"total_count":"1"`, `"identity":"dev-1"`}},
 		{"GET", base + "/identities?filter=x", ``, 400, []string{`legalparameters:page_size,page_token,include_metadata`}},
+		{"DELETE", base + "/identities/dev-1", `{"revision":"999"}`, 400, []string{`"field":"body"`, `query`}},
 		{"DELETE", base + "/identities/dev-1?revision=999", ``, 200, []string{`"existed":false`}},
 		{"POST", base + "/identities", `{"identity":"a","ttl":"10m"}`, 400, []string{`durationsareseconds`}},
 		{"POST", base + "/identities:multicast", `{"payload":"Fire!"}`, 400, []string{`base64inJSON`}},

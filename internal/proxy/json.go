@@ -12,6 +12,9 @@ import (
 // failing further down, where nobody could say why.
 const maxNesting = 100
 
+// maxDigits is more than the largest double has before its point, 309, and a sign.
+const maxDigits = 310
+
 // checkJSON refuses what would be changed or misunderstood on its way through protobuf: nesting beyond the bound, and
 // integers that a double would round. What is no JSON at all is left to the parser that reads it.
 func checkJSON(raw []byte) error {
@@ -45,6 +48,9 @@ func checkJSON(raw []byte) error {
 func rounded(number string) bool {
 	if len(number) < len("9007199254740993") || strings.ContainsAny(number, ".eE") {
 		return false
+	}
+	if len(number) > maxDigits { // beyond every double; and reading it would take long
+		return true
 	}
 	exact, ok := new(big.Int).SetString(number, 10)
 	if !ok {

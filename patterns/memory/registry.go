@@ -141,6 +141,7 @@ func (r *Registry) renew(id string, ttl time.Duration, shared bool) (lease multi
 	r.sweep(now)
 	for e := r.entries[id]; e != nil; {
 		old := e.identity.Load()
+		now = time.Now() // after the load: a renewal that is overtaken must not take time back
 		if !live(old, now) {
 			break
 		}

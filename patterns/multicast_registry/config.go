@@ -43,8 +43,8 @@ type Config struct {
 	Timeout time.Duration
 	// MaxPayload is the largest payload of a multicast in bytes. Default: 1 MiB.
 	MaxPayload int
-	// MaxMetadata is the largest metadata of one identity in bytes: of its keys and strings, and 8 for each other value.
-	// Default: 64 KiB.
+	// MaxMetadata is the largest metadata of one identity in bytes: of its keys and strings, with 12 for each value and 4 for
+	// each key on top. Default: 64 KiB.
 	MaxMetadata int
 	// Filter bounds the filters of this namespace. Default: filter.DefaultLimits.
 	Filter filter.Limits

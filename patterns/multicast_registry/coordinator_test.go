@@ -385,11 +385,18 @@ func TestMetadataIsBounded(t *testing.T) {
 	c := open(t, mr.Config{}, memorySlots())
 	for size, fits := range map[int]bool{64 << 10: true, 64<<10 + 1: false} {
 		_, err := c.Register(t.Context(), mr.Registration{ID: "a", Mode: mr.Replace, Metadata: map[string]any{
-			"k": strings.Repeat("x", size-100), "l": []any{1, true, nil, map[string]any{"mm": "nn"}}, "o": strings.Repeat("y", 69),
+			"k": strings.Repeat("x", size-200), "l": []any{1, true, nil, map[string]any{"mm": "nn"}}, "o": strings.Repeat("y", 69),
 		}})
 		if (err == nil) != fits || err != nil && !errors.Is(err, mr.ErrInvalid) {
 			t.Errorf("%d bytes: %v", size, err)
 		}
+	}
+	empty := make([]any, 10_000)
+	for i := range empty {
+		empty[i] = ""
+	}
+	if _, err := c.Register(t.Context(), mr.Registration{ID: "b", Metadata: map[string]any{"x": empty}}); !errors.Is(err, mr.ErrInvalid) {
+		t.Errorf("10,000 empty strings: %v", err)
 	}
 }
 

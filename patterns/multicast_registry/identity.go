@@ -96,25 +96,23 @@ func CopyMetadata(metadata map[string]any) (map[string]any, error) {
 	return out.(map[string]any), nil
 }
 
-// metadataSize returns how large a value of metadata is: keys and strings by their bytes, everything else by 8.
+// metadataSize returns how large a value of metadata is: the text of its keys and strings, 12 bytes for each value whatever
+// it is, and 4 for each key. That is about what it takes as protobuf, and never much less.
 func metadataSize(value any) int {
+	size := 12
 	switch v := value.(type) {
 	case string:
-		return len(v)
+		size += len(v)
 	case map[string]any:
-		size := 0
 		for key, inner := range v {
-			size += len(key) + metadataSize(inner)
+			size += 4 + len(key) + metadataSize(inner)
 		}
-		return size
 	case []any:
-		size := 0
 		for _, inner := range v {
 			size += metadataSize(inner)
 		}
-		return size
 	}
-	return 8
+	return size
 }
 
 // fault is a bad value, with the way to it collected from the inside out.

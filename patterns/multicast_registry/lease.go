@@ -14,6 +14,8 @@ const (
 	renewalsAtOnce = 16
 	// renewalRetry is the wait after a renewal that the backend could not answer.
 	renewalRetry = 250 * time.Millisecond
+	// renewalTimeout bounds one renewal, because the others of its round wait for it.
+	renewalTimeout = 2 * time.Second
 	// endlessCheck is the time between two looks at an identity that never expires: it may be gone all the same.
 	endlessCheck = 30 * time.Second
 )
@@ -147,7 +149,9 @@ func (k *keeper) renewAll(ctx context.Context, due []*renewal) {
 
 // renew renews one lease and puts it back into the queue, unless it is lost, endless, or no longer wanted.
 func (k *keeper) renew(ctx context.Context, r *renewal) {
-	lease, err := k.registry.Renew(ctx, r.id, 0)
+	call, cancel := context.WithTimeout(ctx, renewalTimeout)
+	lease, err := k.registry.Renew(call, r.id, 0)
+	cancel()
 	if ctx.Err() != nil {
 		return
 	}

@@ -274,3 +274,86 @@ func TestSlowSubscriberCostsItself(t *testing.T) {
 		t.Errorf("the slow one was told of %d lost messages, the sender of %d", dropped, refused)
 	}
 }
+
+// TestRenewalOvertaken registers an identity while its renewal is under way: that one's "not found" is out of date.
+func TestRenewalOvertaken(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		slots := memorySlots()
+		held := &heldRenewal{Registry: slots.Registry, begun: make(chan struct{}), release: make(chan struct{})}
+		slots.Registry = held
+		c := open(t, mr.Config{TTLDefault: time.Second}, slots)
+		s, err := c.Subscribe(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		if err := s.Attach(t.Context(), true, "id-00000"); err != nil {
+			t.Fatal(err)
+		}
+		<-held.begun
+		register(t, c, 1, nil)
+		if err := s.Attach(t.Context(), true, "id-00000"); err != nil {
+			t.Fatal(err)
+		}
+		close(held.release)
+		waiting, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if event, err := s.Next(waiting); err == nil {
+			t.Errorf("%+v", event)
+		}
+		if page, err := c.Enumerate(t.Context(), mr.Query{}); err != nil || page.Total != 1 {
+			t.Errorf("after a minute %d identities live, %v", page.Total, err)
+		}
+	})
+}
+
+// heldRenewal answers the first renewal late, with what was true when it began.
+type heldRenewal struct {
+	mr.Registry
+	begun, release chan struct{}
+	once           atomic.Bool
+}
+
+func (h *heldRenewal) Renew(ctx context.Context, id string, ttl time.Duration) (mr.Lease, error) {
+	lease, err := h.Registry.Renew(ctx, id, ttl)
+	if h.once.CompareAndSwap(false, true) {
+		close(h.begun)
+		<-h.release
+	}
+	return lease, err
+}
+
+// TestRenewalHangs has a renewal that is never answered: the other leases live on.
+func TestRenewalHangs(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		slots := memorySlots()
+		slots.Registry = hungRenewal{slots.Registry}
+		c := open(t, mr.Config{TTLDefault: 9 * time.Second}, slots)
+		register(t, c, 2, nil)
+		s, err := c.Subscribe(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		if err := s.Attach(t.Context(), true, ids(2)...); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute) //nolint:forbidigo // synctest's clock
+		page, err := c.Enumerate(t.Context(), mr.Query{})
+		if err != nil || page.Total != 1 || page.Identities[0].ID != "id-00001" {
+			t.Errorf("%+v, %v", page, err)
+		}
+	})
+}
+
+type hungRenewal struct{ mr.Registry }
+
+func (h hungRenewal) Renew(ctx context.Context, id string, ttl time.Duration) (mr.Lease, error) {
+	if id == "id-00000" {
+		<-ctx.Done()
+		return mr.Lease{}, ctx.Err()
+	}
+	return h.Registry.Renew(ctx, id, ttl)
+}
