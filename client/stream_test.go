@@ -149,10 +149,10 @@ func TestStreamOfADrainedServer(t *testing.T) {
 	registerAll(t, c, "a")
 	s := subscribe(t, c, "a")
 	send(t, c, "last words")
-	srv.stop()
 	if m := next(t, s); string(m.Payload) != "last words" {
 		t.Errorf("received %+v", m)
 	}
+	srv.stop()
 	_, err := s.Next(withPatience(t))
 	if !errors.Is(err, client.ErrUnavailable) || !strings.Contains(err.Error(), "shutting down") {
 		t.Errorf("got %v, want ErrUnavailable and why", err)

@@ -37,6 +37,8 @@ const (
 	maxConfirmations = 16
 	// ackGrace is how long a stream outlives the last call of a server that is leaving, when acks are still on their way.
 	ackGrace = time.Second
+	// settleGrace is how long a stream waits then for messages that were accepted and are not written yet.
+	settleGrace = 50 * time.Millisecond
 	// farewell bounds the wait for a client that does not read to take what was sent last.
 	farewell = time.Second
 )
@@ -165,6 +167,7 @@ func (u *subscription) pump(events chan<- multicastregistry.Event) error {
 func (u *subscription) send(events <-chan multicastregistry.Event) error {
 	leaving := u.server.drain.leaving
 	var quiet, acked <-chan struct{}
+	var settled <-chan time.Time // all that was accepted by then is written
 	grace := time.NewTimer(time.Hour)
 	grace.Stop() // until it is quiet
 	defer grace.Stop()
@@ -181,8 +184,10 @@ func (u *subscription) send(events <-chan multicastregistry.Event) error {
 				Closing: &patternpb.Closing{Reason: "the server is shutting down"},
 			}})
 		case <-quiet:
-			quiet, acked = nil, u.acked
+			quiet, settled = nil, time.After(settleGrace)
 			grace.Reset(ackGrace)
+		case <-settled:
+			acked = u.acked
 			if u.unacked.Load() <= 0 {
 				return errGone
 			}
