@@ -128,7 +128,7 @@ func BenchmarkScan(b *testing.B) {
 }
 
 // BenchmarkMassExpiry lets 50,000 leases end at one instant, then registers and counts as fast as it can while a reader
-// scans a registry of nothing else: stall-ns is the longest any reader waited. Peer: none, the scans are the measure.
+// scans a registry of nothing else: stall-µs is the longest any reader waited. Peer: none, the scans are the measure.
 func BenchmarkMassExpiry(b *testing.B) {
 	const many = 50_000
 	longest := time.Duration(0)

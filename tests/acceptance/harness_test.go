@@ -71,8 +71,17 @@ type proxy struct {
 // onEach runs a scenario on every combination, each time against a server of its own.
 func onEach(t *testing.T, scenario func(t *testing.T, p *proxy)) {
 	t.Helper()
+	onThose(t, func(combination) bool { return true }, scenario)
+}
+
+// onThose runs a scenario on the combinations that it is about.
+func onThose(t *testing.T, about func(combination) bool, scenario func(t *testing.T, p *proxy)) {
+	t.Helper()
 	t.Parallel()
 	for _, c := range combinations() {
+		if !about(c) {
+			continue
+		}
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			p := dial(t, serve(t, c.config(t)))

@@ -321,10 +321,7 @@ func TestMulticastRegistry_EndToEnd(t *testing.T) {
 
 // TestFailedStaysFailed pins a fault of an earlier attempt, which delivered what it had reported as failed, four times.
 func TestFailedStaysFailed(t *testing.T) {
-	onEach(t, func(t *testing.T, p *proxy) {
-		if p.durable {
-			return // TestStoredWhileAway
-		}
+	onThose(t, func(c combination) bool { return !c.durable }, func(t *testing.T, p *proxy) {
 		p.register(t, 1, nil)
 		if result := p.multicast(t, client.MulticastRequest{Payload: []byte("lost")}); result.Failed != 1 {
 			t.Fatalf("without a subscriber: %+v", result)
@@ -341,10 +338,7 @@ func TestFailedStaysFailed(t *testing.T) {
 
 // TestStoredWhileAway has a durability slot: what an identity missed waits for it, in order, and is delivered once.
 func TestStoredWhileAway(t *testing.T) {
-	onEach(t, func(t *testing.T, p *proxy) {
-		if !p.durable {
-			return // TestFailedStaysFailed
-		}
+	onThose(t, func(c combination) bool { return c.durable }, func(t *testing.T, p *proxy) {
 		p.register(t, 2, nil)
 		p.attach(t, name(1))
 		var sent []string
