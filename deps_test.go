@@ -29,6 +29,7 @@ var floors = map[string]struct {
 	"patterns/multicast_registry":         {floor: 1, only: []string{module + "patterns/multicast_registry/filter"}},
 	"patterns/multicast_registry/index":   {floor: 2},
 	"patterns/multicast_registry/replica": {floor: 3},
+	"patterns/multicast_registry/mailbox": {floor: 2},
 	// The conformance suites are for tests alone.
 	"patterns/multicast_registry/slottest": {floor: 2, tests: true},
 	"patterns":                             {floor: 3},
@@ -53,6 +54,8 @@ var foreign = []struct {
 	{module + "gen/", []string{"gen", "internal/proxy", "client"}},
 	{"google.golang.org/grpc", []string{"gen", "internal/proxy", "client"}},
 	{"google.golang.org/protobuf", []string{"gen", "internal/proxy", "client"}},
+	{"github.com/redis/rueidis", []string{"patterns"}},
+	{"github.com/nats-io/", []string{"patterns", "internal/testenv"}},
 	{"github.com/spf13/", []string{"cmd"}},
 	{"github.com/goccy/go-yaml", []string{"internal/app", "cmd"}},
 }

@@ -52,15 +52,43 @@ type Lease struct {
 // letters, digits, '_' and '-' keep their spelling; every other byte becomes '=' and two hexadecimal digits. So distinct
 // identities have distinct topics, and no identity can smuggle a wildcard, a separator or a line break into a backend.
 func Topic(namespace, identity string) string {
-	const hex = "0123456789ABCDEF"
 	var b strings.Builder
 	b.Grow(len("prism..") + len(namespace) + len(identity))
 	b.WriteString("prism.")
 	b.WriteString(namespace)
 	b.WriteByte('.')
+	encodeName(&b, identity)
+	return b.String()
+}
+
+// ParseTopic is the inverse of Topic. It is not ok for a string that Topic does not return.
+func ParseTopic(topic string) (namespace, identity string, ok bool) {
+	rest, ok := strings.CutPrefix(topic, "prism.")
+	if !ok {
+		return "", "", false
+	}
+	namespace, encoded, ok := strings.Cut(rest, ".")
+	if !ok {
+		return "", "", false
+	}
+	identity, ok = DecodeName(encoded)
+	return namespace, identity, ok
+}
+
+// EncodeName returns an identity's name as Topic spells it: letters, digits, '_', '-', and '=' with two hexadecimal digits
+// for every other byte. Backends use it for keys.
+func EncodeName(identity string) string {
+	var b strings.Builder
+	b.Grow(len(identity))
+	encodeName(&b, identity)
+	return b.String()
+}
+
+func encodeName(b *strings.Builder, identity string) {
+	const hex = "0123456789ABCDEF"
 	for i := range len(identity) {
 		c := identity[i]
-		if c == '_' || c == '-' || '0' <= c && c <= '9' || 'A' <= c && c <= 'Z' || 'a' <= c && c <= 'z' {
+		if plain(c) {
 			b.WriteByte(c)
 			continue
 		}
@@ -68,7 +96,54 @@ func Topic(namespace, identity string) string {
 		b.WriteByte(hex[c>>4])
 		b.WriteByte(hex[c&15])
 	}
-	return b.String()
+}
+
+// plain tells whether a byte keeps its spelling in a topic.
+func plain(c byte) bool {
+	return c == '_' || c == '-' || '0' <= c && c <= '9' || 'A' <= c && c <= 'Z' || 'a' <= c && c <= 'z'
+}
+
+// DecodeName is the inverse of EncodeName. It is not ok for a string that EncodeName does not return.
+func DecodeName(encoded string) (identity string, ok bool) {
+	if strings.IndexByte(encoded, '=') < 0 {
+		for i := range len(encoded) {
+			if !plain(encoded[i]) {
+				return "", false
+			}
+		}
+		return encoded, true
+	}
+	out := make([]byte, 0, len(encoded))
+	for i := 0; i < len(encoded); i++ {
+		c := encoded[i]
+		if c != '=' {
+			if !plain(c) {
+				return "", false
+			}
+			out = append(out, c)
+			continue
+		}
+		if i+2 >= len(encoded) {
+			return "", false
+		}
+		high, low := hexDigit(encoded[i+1]), hexDigit(encoded[i+2])
+		if high < 0 || low < 0 || plain(byte(high<<4|low)) {
+			return "", false
+		}
+		out = append(out, byte(high<<4|low))
+		i += 2
+	}
+	return string(out), true
+}
+
+func hexDigit(c byte) int {
+	switch {
+	case '0' <= c && c <= '9':
+		return int(c - '0')
+	case 'A' <= c && c <= 'F':
+		return int(c-'A') + 10
+	}
+	return -1
 }
 
 // CheckIdentity returns an InvalidError when id cannot name an identity.

@@ -73,6 +73,61 @@ type Counter interface {
 	Count(ctx context.Context) (int, error)
 }
 
+// Changes is an optional ability of a registry: a feed of its changes, from which a reader keeps an exact copy.
+type Changes interface {
+	// Changes yields what has changed after a position, then what changes, as it happens, without a gap, until the context
+	// ends or the backend fails; the error comes once, as the last element. A reader that lost its connection calls again
+	// with the position of the last change that it has applied.
+	//
+	// With an empty position, and with one from which the backend can no longer tell every change, the feed begins with a
+	// Reset: the reader forgets all it knows. Then come live identities as Put, mixed with changes, in an order in which the
+	// reader has an exact copy by the first Synced, and not before: a change may tell of something that a Put before it
+	// reflects already. From Synced on, changes come in the order in which the backend made them, each once. Synced comes
+	// again at least every ChangesIdle while nothing changes: what the reader has is as old as the last Synced or change.
+	//
+	// An identity whose lease ends is absent from ExpiresAt on, by the backend's clock, whether an Expire has come or not.
+	// A reader that is too slow for the backend's log gets a Reset, never a gap.
+	Changes(ctx context.Context, after Position) iter.Seq2[Change, error]
+}
+
+// ChangesIdle is the longest time that a change feed is silent.
+const ChangesIdle = time.Second
+
+// Position is a place in a registry's change feed, opaque to everyone but the backend. Empty: the beginning.
+type Position string
+
+// ChangeKind says what a Change is.
+type ChangeKind uint8
+
+// The kinds of change.
+const (
+	// Reset means that the reader's copy is void; what it is to know follows.
+	Reset ChangeKind = iota + 1
+	// Put means that an identity was registered or replaced. All of Identity is set.
+	Put
+	// Renew means that a lease was renewed. ID, TTL and ExpiresAt of Identity are set.
+	Renew
+	// Delete means that an identity was removed. ID of Identity is set.
+	Delete
+	// Expire means that a lease has ended. ID of Identity is set.
+	Expire
+	// Synced means that the reader has everything up to Revision.
+	Synced
+)
+
+// Change is an element of a change feed.
+type Change struct {
+	// Kind says what has happened, and what else is set.
+	Kind ChangeKind
+	// Identity is what it happened to.
+	Identity Identity
+	// Revision is the registry's revision of this change; of a Put in a snapshot the identity's own; of Synced the head.
+	Revision Revision
+	// Position is where to continue after this change. Empty between a Reset and the first Synced: a reader that is cut off
+	// there begins again.
+	Position Position
+}
+
 // Pinger is an optional ability of any slot whose backend can be away.
 type Pinger interface {
 	// Ping makes one round trip to the backend. ErrUnavailable when that fails.
