@@ -13,6 +13,7 @@ import (
 	"github.com/prism-data-layer/prism/internal/app"
 	"github.com/prism-data-layer/prism/patterns/memory"
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
+	"github.com/prism-data-layer/prism/patterns/multicast_registry/mailbox"
 )
 
 const examples = "../../examples"
@@ -46,7 +47,7 @@ func TestDefaultFileUncommented(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := got.Namespaces[0]
-	if n.Registry.Memory.MaxIdentities == 0 || n.Messaging.Memory.Buffer != memory.DefaultBuffer || n.Durability.Type != "memory" ||
+	if n.Registry.Memory.MaxIdentities == 0 || n.Messaging.Memory.Buffer != mailbox.DefaultBuffer || n.Durability.Type != "memory" ||
 		n.Durability.Memory != (memory.DurabilityConfig{MaxMessages: memory.DefaultMaxMessages, MaxBytes: memory.DefaultMaxBytes, MaxAge: memory.DefaultMaxAge}) {
 		t.Errorf("got %+v", n)
 	}

@@ -9,6 +9,9 @@ import (
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
 )
 
+// batchSize is the most messages that Next returns at once.
+const batchSize = 1024
+
 // consumer is a subscription of a Durability, whose lock guards it.
 type consumer struct {
 	durability *Durability
@@ -127,4 +130,11 @@ func (c *consumer) Close() error {
 		c.leave(q)
 	}
 	return nil
+}
+
+func wake(ready chan struct{}) {
+	select {
+	case ready <- struct{}{}:
+	default:
+	}
 }

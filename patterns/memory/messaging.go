@@ -6,27 +6,16 @@ import (
 	"sync"
 
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
+	"github.com/prism-data-layer/prism/patterns/multicast_registry/mailbox"
 )
 
-const (
-	// DefaultBuffer is how many messages wait for one topic in one subscription.
-	DefaultBuffer = 1024
-	// maxBufferBytes bounds what waits in one subscription, over all of its topics: the payloads and about as much as the
-	// rest of each message takes. One message fits, whatever its size.
-	maxBufferBytes  = 64 << 20
-	messageOverhead = 512
-	// deliveriesAtOnce is how many messages Publish puts into subscriptions before it lets others add or remove topics.
-	deliveriesAtOnce = 1024
-	// batchSize is the most messages that Next returns at once.
-	batchSize = 1024
-	// maxReceipts bounds the acks that wait in one inbox; one beyond is ErrQueueFull to the recipient, and lost.
-	maxReceipts = 1 << 20
-)
+// deliveriesAtOnce is how many messages Publish puts into subscriptions before it lets others add or remove topics.
+const deliveriesAtOnce = 1024
 
 // MessagingConfig is the configuration of a Messaging.
 type MessagingConfig struct {
 	// Buffer is the most messages that wait for one topic in one subscription; what does not fit is dropped and counted.
-	// Default (0): DefaultBuffer.
+	// Default (0): mailbox.DefaultBuffer.
 	Buffer int
 }
 
@@ -38,7 +27,7 @@ type Messaging struct {
 	buffer int
 
 	mu      sync.RWMutex // before any subscription's
-	topics  map[string][]*reception
+	topics  map[string][]*mailbox.Slot
 	inboxes map[string]*inbox
 }
 
@@ -49,16 +38,13 @@ var (
 
 // NewMessaging returns a messaging slot without subscriptions.
 func NewMessaging(cfg MessagingConfig) *Messaging {
-	if cfg.Buffer == 0 {
-		cfg.Buffer = DefaultBuffer
-	}
-	return &Messaging{buffer: cfg.Buffer, topics: make(map[string][]*reception), inboxes: make(map[string]*inbox)}
+	return &Messaging{buffer: cfg.Buffer, topics: make(map[string][]*mailbox.Slot), inboxes: make(map[string]*inbox)}
 }
 
 // Publish implements multicastregistry.Messaging. A subscription is woken once for all of its messages, as a rule.
 func (m *Messaging) Publish(ctx context.Context, messages []multicastregistry.Message) []error {
 	results := make([]error, len(messages))
-	var told []*subscription
+	var told []*mailbox.Box
 	for next := 0; next < len(messages); {
 		if err := ctx.Err(); err != nil {
 			for ; next < len(messages); next++ {
@@ -69,36 +55,35 @@ func (m *Messaging) Publish(ctx context.Context, messages []multicastregistry.Me
 		told = told[:0]
 		m.mu.RLock()
 		for deliveries := 0; next < len(messages) && deliveries < deliveriesAtOnce; next++ {
-			receptions := m.topics[messages[next].Topic]
-			told, results[next] = m.deliver(&messages[next], receptions, told)
-			deliveries += 1 + len(receptions)
+			slots := m.topics[messages[next].Topic]
+			told, results[next] = deliver(&messages[next], slots, told)
+			deliveries += 1 + len(slots)
 		}
 		m.mu.RUnlock()
-		for _, s := range told {
-			s.told.Store(false)
-			wake(s.ready)
+		for _, box := range told {
+			box.Wake()
 		}
 	}
 	return results
 }
 
-// deliver puts a message into the subscriptions of its topic, and appends those that are to be told to told.
-func (m *Messaging) deliver(
-	message *multicastregistry.Message, receptions []*reception, told []*subscription,
-) ([]*subscription, error) {
+// deliver puts a message into the subscriptions of its topic, and appends the boxes that are to be woken to told.
+func deliver(
+	message *multicastregistry.Message, slots []*mailbox.Slot, told []*mailbox.Box,
+) ([]*mailbox.Box, error) {
 	accepted := false
-	for _, r := range receptions {
-		if r.put(message, m.buffer) {
+	for _, slot := range slots {
+		if slot.Put(message) {
 			accepted = true
 		}
-		if r.to.told.CompareAndSwap(false, true) {
-			told = append(told, r.to)
+		if slot.Box().Claim() {
+			told = append(told, slot.Box())
 		}
 	}
 	switch {
 	case accepted:
 		return told, nil
-	case len(receptions) > 0:
+	case len(slots) > 0:
 		return told, fmt.Errorf("memory: publish to %q: %w: its subscriber reads too slowly",
 			message.Identity, multicastregistry.ErrQueueFull)
 	case message.AckTo != "":
@@ -109,9 +94,7 @@ func (m *Messaging) deliver(
 
 // Subscribe implements multicastregistry.Messaging.
 func (m *Messaging) Subscribe(ctx context.Context, topics ...string) (multicastregistry.Subscription, error) {
-	s := &subscription{
-		messaging: m, topics: make(map[string]*reception), ready: make(chan struct{}, 1), gone: make(chan struct{}),
-	}
+	s := &subscription{Box: mailbox.New(m.buffer), messaging: m}
 	if err := s.Add(ctx, topics...); err != nil {
 		return nil, err
 	}

@@ -28,7 +28,36 @@ func TestTopic(t *testing.T) {
 		if got := mr.Topic("presence", row.identity); got != row.want {
 			t.Errorf("Topic(%q) = %q, want %q", row.identity, got, row.want)
 		}
+		if namespace, identity, ok := mr.ParseTopic(row.want); namespace != "presence" || identity != row.identity || !ok {
+			t.Errorf("ParseTopic(%q) = %q, %q, %v", row.want, namespace, identity, ok)
+		}
 	}
+}
+
+func TestParseTopicRefuses(t *testing.T) {
+	t.Parallel()
+	for _, topic := range []string{
+		"", "prism", "prism.", "prism.presence", "other.presence.a", "prism.presence.a.b", "prism.presence.a b", "prism.presence.é",
+		"prism.presence.=", "prism.presence.=2", "prism.presence.=2a", "prism.presence.=61", "prism.presence.=ZZ", "prism.presence.*",
+	} {
+		if namespace, identity, ok := mr.ParseTopic(topic); ok {
+			t.Errorf("ParseTopic(%q) = %q, %q", topic, namespace, identity)
+		}
+	}
+}
+
+// FuzzDecodeName checks that what decodes is what EncodeName returns, and nothing else.
+func FuzzDecodeName(f *testing.F) {
+	f.Add("a=2Eb")
+	f.Add("=61")
+	f.Fuzz(func(t *testing.T, s string) {
+		if name, ok := mr.DecodeName(s); ok && mr.EncodeName(name) != s {
+			t.Errorf("%q decodes to %q, which is spelled %q", s, name, mr.EncodeName(name))
+		}
+		if name, ok := mr.DecodeName(mr.EncodeName(s)); !ok || name != s {
+			t.Errorf("%q comes back as %q, %v", s, name, ok)
+		}
+	})
 }
 
 // FuzzTopic checks that distinct identities have distinct topics, of harmless characters only.

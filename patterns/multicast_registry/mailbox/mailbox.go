@@ -73,6 +73,13 @@ func (b *Box) Open(topic string) (slot *Slot, added bool) {
 	return slot, true
 }
 
+// Closed tells whether the box was closed.
+func (b *Box) Closed() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.closed
+}
+
 // Slot returns the slot of an open topic, else nil.
 func (b *Box) Slot(topic string) *Slot {
 	b.mu.Lock()

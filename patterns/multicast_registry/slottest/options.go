@@ -32,6 +32,12 @@ type RegistryOptions struct {
 	OpenNeighbours func(t *testing.T) (a, b mr.Registry)
 	// OpenLimited opens an empty registry that refuses more than limit identities with ErrQuota. Optional.
 	OpenLimited func(t *testing.T, limit int) mr.Registry
+	// OpenLogged opens one empty registry twice, as two processes would, whose change log keeps about that many changes: all
+	// of the last log, and not all of the last 1000 and 10 times log. Optional; it matters to registries with a change feed.
+	OpenLogged func(t *testing.T, log int) (a, b mr.Registry)
+	// Partitioned says that the registry consists of parts that make changes independently: its feed keeps the order of
+	// changes for each identity only, and its revisions have gaps.
+	Partitioned bool
 }
 
 func (o RegistryOptions) withDefaults() RegistryOptions {

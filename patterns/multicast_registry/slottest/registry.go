@@ -56,6 +56,8 @@ func Registry(t *testing.T, open func(t *testing.T) mr.Registry, options Registr
 		{"CancelledDuring", s.cancelledDuring},
 		{"ScanCancelled", s.scanCancelled},
 		{"Differential", s.differential},
+
+		{"Changes", s.changes},
 	} {
 		t.Run(sub.name, sub.run)
 	}
