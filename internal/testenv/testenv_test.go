@@ -94,15 +94,10 @@ func TestRedisWithPassword(t *testing.T) {
 }
 
 func TestRedisOverTLS(t *testing.T) {
-	dir := t.TempDir()
-	crt, key := dir+"/crt.pem", dir+"/key.pem"
-	if out, err := exec.CommandContext(t.Context(), "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
-		"-nodes", "-keyout", key, "-out", crt, "-days", "1", "-subj", "/CN=localhost").CombinedOutput(); err != nil {
-		t.Fatalf("openssl: %v: %s", err, out)
-	}
-	r := NewRedis(t, "--tls-cert-file", crt, "--tls-key-file", key, "--tls-ca-cert-file", crt, "--tls-auth-clients", "no")
+	c := NewCertificate(t)
+	r := NewRedis(t, "--tls-cert-file", c.Cert, "--tls-key-file", c.Key, "--tls-ca-cert-file", c.CA, "--tls-auth-clients", "no")
 	host, port, _ := strings.Cut(r.Addr, ":")
-	out, err := exec.CommandContext(t.Context(), "redis-cli", "-h", host, "-p", port, "--tls", "--cacert", crt, "ping").CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), "redis-cli", "-h", host, "-p", port, "--tls", "--cacert", c.CA, "ping").CombinedOutput()
 	if err != nil || strings.TrimSpace(string(out)) != "PONG" {
 		t.Errorf("ping over TLS: %s, %v", out, err)
 	}
