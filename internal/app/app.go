@@ -90,13 +90,13 @@ func listen(ctx context.Context, address, which string) (net.Listener, error) {
 
 // runningNamespaces are the namespaces of a configuration, open.
 type runningNamespaces struct {
-	namespaces []proxy.Namespace
-	closers    []func() error // in the order of opening
+	namespaces  []proxy.Namespace
+	connections *connections
 }
 
 // start opens every namespace, or none.
 func start(ctx context.Context, cfg Config, logger *slog.Logger) (*runningNamespaces, error) {
-	r := &runningNamespaces{}
+	r := &runningNamespaces{connections: newConnections(ctx, logger)}
 	for _, n := range cfg.Namespaces {
 		if err := r.add(ctx, n); err != nil {
 			return nil, errors.Join(fmt.Errorf("open namespace %q: %w", n.Namespace, err), r.close())
@@ -109,27 +109,26 @@ func start(ctx context.Context, cfg Config, logger *slog.Logger) (*runningNamesp
 }
 
 func (r *runningNamespaces) add(ctx context.Context, n Namespace) error {
-	filled, err := open(ctx, n)
+	slots, err := open(ctx, n, r.connections)
 	if err != nil {
 		return err
 	}
-	r.closers = append(r.closers, filled.close)
-	c, err := multicastregistry.Open(ctx, n.Config, filled.slots)
+	c, err := multicastregistry.Open(ctx, n.Config, slots)
 	if err != nil {
 		return err
 	}
-	r.closers = append(r.closers, c.Close)
 	r.namespaces = append(r.namespaces, proxy.Namespace{
 		Coordinator: c, Registry: n.Registry.Type, Messaging: n.Messaging.Type, Durability: n.Durability.Type,
 	})
 	return nil
 }
 
-// close closes what is open, in the reverse order of opening.
+// close closes the coordinators, then what they stand on.
 func (r *runningNamespaces) close() error {
 	var errs []error
-	for _, closer := range slices.Backward(r.closers) {
-		errs = append(errs, closer())
+	for _, n := range slices.Backward(r.namespaces) {
+		errs = append(errs, n.Coordinator.Close())
 	}
+	r.connections.close()
 	return errors.Join(errs...)
 }

@@ -175,8 +175,8 @@ func TestRunRefuses(t *testing.T) {
 		"no namespaces":    {func(c *app.Config) { c.Namespaces = nil }, "no namespaces"},
 		"one twice":        {func(c *app.Config) { c.Namespaces = append(c.Namespaces, c.Namespaces[0]) }, `"default" is given twice`},
 		"a bad name":       {func(c *app.Config) { c.Namespaces[0].Namespace = "A" }, "is not a namespace"},
-		"a bad registry":   {func(c *app.Config) { c.Namespaces[0].Registry.Type = "redis" }, `"redis" is not a backend of the registry slot`},
-		"a bad messaging":  {func(c *app.Config) { c.Namespaces[0].Messaging.Type = "nats" }, `"nats" is not a backend of the messaging slot`},
+		"a bad registry":   {func(c *app.Config) { c.Namespaces[0].Registry.Type = "etcd" }, `backend_slots.registry: "etcd" is not a backend of the registry slot`},
+		"a bad messaging":  {func(c *app.Config) { c.Namespaces[0].Messaging.Type = "amqp" }, `backend_slots.messaging: "amqp" is not a backend of the messaging slot`},
 		"a bad durability": {func(c *app.Config) { c.Namespaces[0].Durability.Type = "kafka" }, `"kafka" is not a backend of the durability slot`},
 		"the second is bad": {func(c *app.Config) {
 			n := c.Namespaces[0]

@@ -9,6 +9,8 @@ import (
 	"github.com/prism-data-layer/prism/patterns/memory"
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
 	"github.com/prism-data-layer/prism/patterns/multicast_registry/filter"
+	"github.com/prism-data-layer/prism/patterns/nats"
+	"github.com/prism-data-layer/prism/patterns/redis"
 )
 
 // Defaults of Config.
@@ -51,20 +53,56 @@ type Namespace struct {
 	Durability Durability
 }
 
-// Registry says what fills the registry slot.
+// Registry says what fills the registry slot. Of the options those of the type are used.
 type Registry struct {
 	// Type is the type of the backend.
 	Type string
 	// Memory are the options of type memory.
 	Memory memory.RegistryConfig
+	// Redis are the options of type redis.
+	Redis struct {
+		redis.RegistryConfig
+
+		Conn redis.Config
+	}
+	// NATS are the options of type nats.
+	NATS struct {
+		nats.RegistryConfig
+
+		Conn NATS
+	}
 }
 
-// Messaging says what fills the messaging slot.
+// Messaging says what fills the messaging slot. Of the options those of the type are used.
 type Messaging struct {
 	// Type is the type of the backend.
 	Type string
 	// Memory are the options of type memory.
 	Memory memory.MessagingConfig
+	// Redis are the options of type redis.
+	Redis struct {
+		redis.MessagingConfig
+
+		Conn redis.Config
+	}
+	// NATS are the options of type nats.
+	NATS struct {
+		nats.MessagingConfig
+
+		Conn NATS
+	}
+}
+
+// NATS says where NATS is: servers to connect to, or one that runs in this process.
+type NATS struct {
+	nats.Config
+
+	// Embedded runs a server in this process. Slots that say the same about it share one.
+	Embedded bool
+	// Listen is the address at which the embedded server takes other clients, as host:port. Empty: none.
+	Listen string
+	// StoreDir is where the embedded server keeps its streams. Empty: nowhere, they end with the process.
+	StoreDir string
 }
 
 // Durability says what fills the durability slot.

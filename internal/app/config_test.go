@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +15,8 @@ import (
 	"github.com/prism-data-layer/prism/patterns/memory"
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
 	"github.com/prism-data-layer/prism/patterns/multicast_registry/mailbox"
+	"github.com/prism-data-layer/prism/patterns/nats"
+	"github.com/prism-data-layer/prism/patterns/redis"
 )
 
 const examples = "../../examples"
@@ -53,44 +56,121 @@ func TestDefaultFileUncommented(t *testing.T) {
 	}
 }
 
-// The specification's own example, word for word.
-const specified = `namespaces:
-  - name: presence
-    pattern: multicast-registry
-
-    backend_slots:
-      registry:
-        type: redis
-        host: localhost:6379
-        ttl_default: 300
-
-      messaging:
-        type: nats
-        servers: ["nats://localhost:4222"]
-        delivery: at-most-once
-`
+// specified is the specification's own example, word for word.
+func specified(t testing.TB) []byte {
+	t.Helper()
+	src, err := os.ReadFile(filepath.Join(examples, "redis-nats.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return src
+}
 
 func TestSpecifiedFile(t *testing.T) {
-	_, err := app.Parse("presence.yaml", []byte(specified))
-	want := `presence.yaml:7:15: backend_slots.registry.type: "redis" is not possible; legal values: memory
-presence.yaml:12:15: backend_slots.messaging.type: "nats" is not possible; legal values: memory`
-	if err == nil || err.Error() != want {
-		t.Errorf("got\n%v, want\n%s", err, want)
-	}
-	onMemory := strings.NewReplacer(
-		"type: redis\n        host: localhost:6379", "type: memory",
-		"type: nats\n        servers: [\"nats://localhost:4222\"]", "type: memory",
-	).Replace(specified)
-	got, err := app.Parse("presence.yaml", []byte(onMemory))
+	got, err := app.Parse("presence.yaml", specified(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	n := got.Namespaces[0]
-	if n.Namespace != "presence" || n.TTLDefault != 5*time.Minute || n.Delivery != multicastregistry.AtMostOnce || n.Registry.Type != "memory" || n.Messaging.Type != "memory" || n.Durability.Type != "" {
+	if n.Namespace != "presence" || n.TTLDefault != 5*time.Minute || n.Delivery != multicastregistry.AtMostOnce || n.Durability.Type != "" ||
+		n.Registry.Type != "redis" || n.Registry.Redis.Conn.Host != "localhost:6379" ||
+		n.Messaging.Type != "nats" || !slices.Equal(n.Messaging.NATS.Conn.Servers, []string{"nats://localhost:4222"}) {
 		t.Errorf("got %+v", n)
 	}
 	if got.Listen != app.Default().Listen || got.DrainTimeout != app.DefaultDrainTimeout {
 		t.Errorf("got %+v", got)
+	}
+}
+
+// Every example is sound, and what it only mentions in comments, key by key, is legal too.
+func TestExamples(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(examples, "*.yaml"))
+	if err != nil || len(files) < 4 {
+		t.Fatal(files, err)
+	}
+	for _, file := range files {
+		got, err := app.Load(file)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		again, err := app.Parse("again", []byte(got.YAML()))
+		if err != nil || !reflect.DeepEqual(again, got) {
+			t.Errorf("%s, written out and read again: %v\n%s", file, err, got.YAML())
+		}
+	}
+}
+
+// slots is a namespace with these slots.
+func slots(registry, messaging string) string {
+	return "namespaces:\n  - name: a\n    pattern: multicast-registry\n    backend_slots:\n      registry: " + registry +
+		"\n      messaging: " + messaging + "\n"
+}
+
+func TestRedisAndNATSOptions(t *testing.T) {
+	got, err := app.Parse("f", []byte(slots(
+		`{type: redis, addresses: ["a:1", b], cluster: true, username: u, password: p, tls: {ca: ca.pem, cert: c.pem, key: k.pem, server_name: s, insecure: true}, `+
+			`connect_timeout: 3s, max_identities: 7, shards: 4, change_log: 100, enumerate: scan, ttl_default: 1m}`,
+		`{type: nats, servers: ["nats://a:1", "nats://b:2"], user: u, password_file: f, tls: true, inbox_prefix: _IN, connect_timeout: 2s, buffer: 9}`)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, m := got.Namespaces[0].Registry.Redis, got.Namespaces[0].Messaging.NATS
+	if c := r.Conn; !slices.Equal(c.Addresses, []string{"a:1", "b"}) || !c.Cluster || c.Username != "u" || c.Password != "p" || c.Timeout != 3*time.Second ||
+		*c.TLS != (redis.TLS{CA: "ca.pem", Cert: "c.pem", Key: "k.pem", ServerName: "s", Insecure: true}) ||
+		r.MaxIdentities != 7 || r.Shards != 4 || r.ChangeLog != 100 || r.Enumerate != redis.EnumerateScan {
+		t.Errorf("got %+v", r)
+	}
+	if c := m.Conn; len(c.Servers) != 2 || c.User != "u" || c.PasswordFile != "f" || *c.TLS != (nats.TLS{}) || c.InboxPrefix != "_IN" ||
+		c.Timeout != 2*time.Second || m.Buffer != 9 || c.Embedded {
+		t.Errorf("got %+v", m)
+	}
+	if again, err := app.Parse("again", []byte(got.YAML())); err != nil || !reflect.DeepEqual(again, got) {
+		t.Errorf("written out and read again: %v\n%s", err, got.YAML())
+	}
+	other, err := app.Parse("f", []byte(slots(
+		`{type: nats, embedded: true, listen: "127.0.0.1:0", store_dir: /tmp/x, replicas: 1, storage: file}`,
+		`{type: redis, host: h, sentinel: {master: m, username: su, password: sp}, password_file: pf, database: 3, buffer: 8}`)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, x := other.Namespaces[0].Registry.NATS, other.Namespaces[0].Messaging.Redis
+	if !n.Conn.Embedded || n.Conn.Listen != "127.0.0.1:0" || n.Conn.StoreDir != "/tmp/x" || n.Replicas != 1 || n.Storage != nats.StorageFile {
+		t.Errorf("got %+v", n)
+	}
+	if x.Conn.Sentinel != (redis.Sentinel{Master: "m", Username: "su", Password: "sp"}) || x.Conn.PasswordFile != "pf" || x.Conn.Database != 3 || x.Buffer != 8 {
+		t.Errorf("got %+v", x)
+	}
+	if again, err := app.Parse("again", []byte(other.YAML())); err != nil || !reflect.DeepEqual(again, other) {
+		t.Errorf("written out and read again: %v\n%s", err, other.YAML())
+	}
+}
+
+func TestSlotProblems(t *testing.T) {
+	const memory = "{type: memory}"
+	for name, row := range map[string]struct{ registry, messaging, want string }{
+		"redis without a host":   {"{type: redis}", memory, "backend_slots.registry.host: is required"},
+		"two places":             {"{type: redis, host: a, addresses: [b]}", memory, "backend_slots.registry.addresses: stands in place of host"},
+		"a cluster has one db":   {"{type: redis, host: a, cluster: true, database: 1}", memory, "backend_slots.registry.database: must be 0"},
+		"a negative db":          {"{type: redis, host: a, database: -1}", memory, "backend_slots.registry.database: -1 is out of range; legal values: 0 to 65536"},
+		"too many shards":        {"{type: redis, host: a, shards: 2000}", memory, "backend_slots.registry.shards: 2000 is out of range"},
+		"an unknown evaluation":  {"{type: redis, host: a, enumerate: magic}", memory, `backend_slots.registry.enumerate: "magic" is not possible; legal values: native, scan`},
+		"an option of another":   {"{type: redis, host: a, servers: [b]}", memory, "unknown key backend_slots.registry.servers"},
+		"tls: false":             {"{type: redis, host: a, tls: false}", memory, "backend_slots.registry.tls: false is not possible"},
+		"a bad tls":              {"{type: redis, host: a, tls: {cert: c}}", memory, "backend_slots.registry.tls/key"},
+		"nats without servers":   {memory, "{type: nats}", "backend_slots.messaging.servers:"},
+		"embedded and elsewhere": {memory, "{type: nats, embedded: true, servers: [a]}", "backend_slots.messaging.servers: name servers elsewhere"},
+		"listen without it":      {memory, "{type: nats, servers: [a], listen: 'a:1'}", "backend_slots.messaging.listen: is for the server in this process"},
+		"store without it":       {memory, "{type: nats, servers: [a], store_dir: x}", "backend_slots.messaging.store_dir: is for the server in this process"},
+		"embedded with password": {memory, "{type: nats, embedded: true, token: x}", "backend_slots.messaging.embedded: the server in this process asks nobody"},
+		"not a truth":            {memory, "{type: nats, embedded: yes please}", `backend_slots.messaging.embedded: expected true or false, got "yes please"`},
+		"not a list":             {memory, "{type: nats, servers: a}", `backend_slots.messaging.servers: expected a list, got "a"`},
+		"two secrets":            {memory, "{type: nats, servers: [a], token: x, nkey: y}", "backend_slots.messaging."},
+	} {
+		_, err := app.Parse("f", []byte(slots(row.registry, row.messaging)))
+		if err == nil || !strings.Contains(err.Error(), row.want) || !strings.HasPrefix(err.Error(), "f:") {
+			t.Errorf("%s: got %v, want %s", name, err, row.want)
+		}
 	}
 }
 
@@ -138,12 +218,12 @@ func TestProblems(t *testing.T) {
 		"a number as name":      {"namespaces:\n  - name: 5\n" + slots, "2:11: name: expected text, got the number 5"},
 		"a name twice":          {"namespaces:\n  - name: a\n" + slots + "  - name: a\n" + slots, `5:11: name: namespace "a" is given twice`},
 		"pattern":               {"namespaces:\n  - name: a\n    pattern: pubsub\n    backend_slots: {registry: {type: memory}, messaging: {type: memory}}\n", `3:14: pattern: "pubsub" is not possible; legal values: multicast-registry`},
-		"no type":               {"namespaces:\n  - name: a\n    pattern: multicast-registry\n    backend_slots: {registry: {}, messaging: {type: [memory]}}\n", "4:31: backend_slots.registry.type is missing\n4:53: backend_slots.messaging.type: a list is not possible; legal values: memory"},
+		"no type":               {"namespaces:\n  - name: a\n    pattern: multicast-registry\n    backend_slots: {registry: {}, messaging: {type: [memory]}}\n", "4:31: backend_slots.registry.type is missing\n4:53: backend_slots.messaging.type: a list is not possible; legal values: memory, nats, redis"},
 		"no slots":              {"namespaces:\n  - name: a\n    pattern: multicast-registry\n    backend_slots: {registrar: {type: memory}}\n", "4:20: backend_slots.registry is missing\n4:20: backend_slots.messaging is missing\n4:21: unknown key backend_slots.registrar; did you mean registry? legal keys: registry, messaging, durability"},
 		"a slot of text":        {"namespaces:\n  - name: a\n    pattern: multicast-registry\n    backend_slots: {registry: memory, messaging: {type: memory}}\n", `4:31: backend_slots.registry: expected a mapping, got "memory"`},
 		"a type twice":          {"namespaces:\n  - name: a\n    pattern: multicast-registry\n    backend_slots: {registry: {type: memory, type: memory}, messaging: {type: memory}}\n", "4:46: backend_slots.registry.type is given twice"},
 		"an option elsewhere":   {"namespaces:\n  - name: a\n    pattern: multicast-registry\n    backend_slots: {registry: {type: memory, host: x}, messaging: {type: memory, ttl_default: 5}}\n", "4:46: unknown key backend_slots.registry.host; legal keys: type, ttl_default, max_identities\n4:82: unknown key backend_slots.messaging.ttl_default; legal keys: type, delivery, buffer"},
-		"with an unknown type":  {"namespaces:\n  - name: a\n    pattern: multicast-registry\n    backend_slots: {registry: {type: etcd, ttl_default: x, host: y}, messaging: {type: memory}}\n", "4:38: backend_slots.registry.type: \"etcd\" is not possible; legal values: memory\n4:57: backend_slots.registry.ttl_default: expected seconds as a number, a duration such as \"5m\", or \"never\", got \"x\""},
+		"with an unknown type":  {"namespaces:\n  - name: a\n    pattern: multicast-registry\n    backend_slots: {registry: {type: etcd, ttl_default: x, host: y}, messaging: {type: memory}}\n", "4:38: backend_slots.registry.type: \"etcd\" is not possible; legal values: memory, nats, redis\n4:57: backend_slots.registry.ttl_default: expected seconds as a number, a duration such as \"5m\", or \"never\", got \"x\""},
 		"delivery":              {"namespaces:\n  - name: a\n    pattern: multicast-registry\n    backend_slots: {registry: {type: memory}, messaging: {type: memory, delivery: maybe}}\n", `4:83: backend_slots.messaging.delivery: "maybe" is not possible; legal values: at-most-once, at-least-once`},
 		"filter limits":         {namespace("    filter: {max_depth: 65, max_clauses: 0, max_in_values: x, max_regex_bytes: -1}\n"), "4:25: filter.max_depth: 65 is out of range; legal values: 1 to 64\n4:42: filter.max_clauses: 0 is out of range; legal values: 1 to 10000\n4:60: filter.max_in_values: expected a whole number, got \"x\"\n4:80: filter.max_regex_bytes: -1 is out of range; legal values: 1 to 4096"},
 		"numbers in disguise":   {namespace("    filter: {max_depth: 0x5, max_clauses: 010, max_in_values: 1.5}\n"), "4:25: filter.max_depth: expected a whole number, got the number 0x5\n4:43: filter.max_clauses: expected a whole number, got the number 010\n4:63: filter.max_in_values: expected a whole number, got the number 1.5"},
@@ -227,7 +307,7 @@ func TestLoadWithoutFile(t *testing.T) {
 }
 
 func FuzzConfig(f *testing.F) {
-	f.Add([]byte(specified))
+	f.Add(specified(f))
 	f.Add([]byte(namespace("    timeout: 5\n")))
 	f.Add([]byte(app.Default().YAML()))
 	for _, s := range []string{"", "a", "? a\n: b\n", "&a [*a]", "a: |\n x", "- - - a", "{{}: }", "<<: *x", "a: !!map {}", "---\n---\n", "%YAML\n---", "[", "a: 'x", "namespaces:\n- \n", "\"\\x\"", "a:\n - b\n  c"} {

@@ -2,10 +2,13 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/prism-data-layer/prism/patterns/memory"
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
+	"github.com/prism-data-layer/prism/patterns/nats"
+	"github.com/prism-data-layer/prism/patterns/redis"
 )
 
 // The slots of a namespace, as the configuration calls them.
@@ -15,47 +18,148 @@ const (
 	slotDurability = "durability"
 )
 
-// typeMemory is the backend in the memory of this process: it ends with it.
-const typeMemory = "memory"
+// The types of backend.
+const (
+	typeMemory = "memory" // in this process, and ends with it
+	typeRedis  = "redis"
+	typeNATS   = "nats"
+)
 
-// opened is a namespace whose slots are filled.
-type opened struct {
-	slots multicastregistry.Slots
-	close func() error // ends what was opened for the slots; call it once, last
-}
-
-// open fills the slots of a namespace. It is the only place that knows every backend.
-func open(_ context.Context, n Namespace) (opened, error) {
-	out := opened{close: func() error { return nil }}
-	switch n.Registry.Type {
-	case typeMemory:
-		if err := n.Registry.Memory.Validate(); err != nil {
-			return out, err
-		}
-		out.slots.Registry = memory.NewRegistry(n.Registry.Memory)
-	default:
-		return out, unknownType(slotRegistry, n.Registry.Type)
+// open fills the slots of a namespace over the connections it needs. It is the only place that knows every backend.
+func open(ctx context.Context, n Namespace, c *connections) (multicastregistry.Slots, error) {
+	var slots multicastregistry.Slots
+	var err error
+	if slots.Registry, err = openRegistry(ctx, n, c); err != nil {
+		return slots, slotError(slotRegistry, err)
 	}
-	switch n.Messaging.Type {
-	case typeMemory:
-		if err := n.Messaging.Memory.Validate(); err != nil {
-			return out, err
-		}
-		out.slots.Messaging = memory.NewMessaging(n.Messaging.Memory)
-	default:
-		return out, unknownType(slotMessaging, n.Messaging.Type)
+	if slots.Messaging, err = openMessaging(ctx, n.Messaging, c); err != nil {
+		return slots, slotError(slotMessaging, err)
 	}
 	switch n.Durability.Type {
 	case "":
 	case typeMemory:
 		if err := n.Durability.Memory.Validate(); err != nil {
-			return out, err
+			return slots, slotError(slotDurability, err)
 		}
-		out.slots.Durability = memory.NewDurability(n.Durability.Memory)
+		slots.Durability = memory.NewDurability(n.Durability.Memory)
 	default:
-		return out, unknownType(slotDurability, n.Durability.Type)
+		return slots, unknownType(slotDurability, n.Durability.Type)
 	}
-	return out, nil
+	return slots, nil
+}
+
+func openRegistry(ctx context.Context, n Namespace, c *connections) (multicastregistry.Registry, error) {
+	r := n.Registry
+	if err := r.validate(r.Type, n.Namespace); err != nil {
+		return nil, err
+	}
+	switch r.Type {
+	case typeMemory:
+		return memory.NewRegistry(r.Memory), nil
+	case typeRedis:
+		conn, err := c.toRedis(ctx, r.Redis.Conn)
+		if err != nil {
+			return nil, err
+		}
+		r.Redis.Namespace = n.Namespace
+		registry, err := redis.OpenRegistry(conn, r.Redis.RegistryConfig)
+		if err != nil {
+			return nil, err
+		}
+		c.run(registry.Sweep)
+		return registry, nil
+	case typeNATS:
+		conn, err := c.toNATS(ctx, r.NATS.Conn)
+		if err != nil {
+			return nil, err
+		}
+		r.NATS.Namespace = n.Namespace
+		return nats.OpenRegistry(ctx, conn, r.NATS.RegistryConfig)
+	}
+	return nil, unknownType(slotRegistry, r.Type)
+}
+
+func openMessaging(ctx context.Context, m Messaging, c *connections) (multicastregistry.Messaging, error) {
+	if err := m.validate(m.Type); err != nil {
+		return nil, err
+	}
+	switch m.Type {
+	case typeMemory:
+		return memory.NewMessaging(m.Memory), nil
+	case typeRedis:
+		conn, err := c.toRedis(ctx, m.Redis.Conn)
+		if err != nil {
+			return nil, err
+		}
+		messaging, err := redis.OpenMessaging(ctx, conn, m.Redis.MessagingConfig)
+		if err != nil {
+			return nil, err
+		}
+		c.closeLater(messaging.Close)
+		return messaging, nil
+	case typeNATS:
+		conn, err := c.toNATS(ctx, m.NATS.Conn)
+		if err != nil {
+			return nil, err
+		}
+		return nats.NewMessaging(conn, m.NATS.MessagingConfig), nil
+	}
+	return nil, unknownType(slotMessaging, m.Type)
+}
+
+// validate checks the options of a type.
+func (r Registry) validate(typ, namespace string) error {
+	switch typ {
+	case typeMemory:
+		return r.Memory.Validate()
+	case typeRedis:
+		r.Redis.Namespace = namespace
+		return errors.Join(r.Redis.Conn.Validate(), r.Redis.RegistryConfig.Validate())
+	case typeNATS:
+		r.NATS.Namespace = namespace
+		return errors.Join(r.NATS.Conn.validate(), r.NATS.RegistryConfig.Validate())
+	}
+	return unknownType(slotRegistry, typ)
+}
+
+func (m Messaging) validate(typ string) error {
+	switch typ {
+	case typeMemory:
+		return m.Memory.Validate()
+	case typeRedis:
+		return errors.Join(m.Redis.Conn.Validate(), m.Redis.MessagingConfig.Validate())
+	case typeNATS:
+		return errors.Join(m.NATS.Conn.validate(), m.NATS.MessagingConfig.Validate())
+	}
+	return unknownType(slotMessaging, typ)
+}
+
+// validate checks that either servers or the embedded one is meant.
+func (c NATS) validate() error {
+	bad := func(field, problem string) error {
+		return &multicastregistry.InvalidError{Field: field, Problem: problem}
+	}
+	switch {
+	case !c.Embedded && c.Listen != "":
+		return bad("listen", `is for the server in this process; say "embedded: true" too`)
+	case !c.Embedded && c.StoreDir != "":
+		return bad("store_dir", `is for the server in this process; say "embedded: true" too`)
+	case !c.Embedded:
+		return c.Validate()
+	case len(c.Servers) > 0:
+		return bad("servers", "name servers elsewhere, and embedded runs one here: use one of the two")
+	case c.User != "" || c.Password != "" || c.PasswordFile != "" || c.Token != "" || c.Credentials != "" || c.NKey != "" || c.TLS != nil:
+		return bad("embedded", "the server in this process asks nobody for credentials or TLS: leave those keys out")
+	}
+	return nil
+}
+
+func slotError(slot string, err error) error {
+	var bad *multicastregistry.InvalidError
+	if errors.As(err, &bad) {
+		return fmt.Errorf("backend_slots.%s.%w", slot, err)
+	}
+	return fmt.Errorf("backend_slots.%s: %w", slot, err)
 }
 
 func unknownType(slot, backend string) error {

@@ -21,6 +21,25 @@ func (d *decoder) text(n ast.Node, what string, out *string) {
 	*out = s.Value
 }
 
+// texts reads a list of non-empty strings.
+func (d *decoder) texts(n ast.Node, what string, out *[]string) {
+	d.list(n, what, func(_ int, n ast.Node) {
+		var s string
+		d.text(n, what, &s)
+		*out = append(*out, s)
+	})
+}
+
+// truth reads true or false.
+func (d *decoder) truth(n ast.Node, what string, out *bool) {
+	b, ok := n.(*ast.BoolNode)
+	if !ok {
+		d.expected(n, what, "true or false")
+		return
+	}
+	*out = b.Value
+}
+
 // choice reads one of a few strings.
 func (d *decoder) choice(n ast.Node, what string, out *string, legal ...string) {
 	if s, ok := n.(*ast.StringNode); ok && slices.Contains(legal, s.Value) {
@@ -84,14 +103,18 @@ func (d *decoder) span(n ast.Node, what, want string, out *time.Duration) {
 }
 
 // count reads a whole number from 1 to most.
-func (d *decoder) count(n ast.Node, what string, out *int, most int) {
+func (d *decoder) count(n ast.Node, what string, out *int, most int) { d.within(n, what, out, 1, most) }
+
+// within reads a whole number from least to most.
+func (d *decoder) within(n ast.Node, what string, out *int, least, most int) {
 	v, ok := number(n)
+	minus := ok && strings.HasPrefix(n.GetToken().Value, "-")
 	if !ok {
 		d.expected(n, what, "a whole number")
 		return
 	}
-	if v < 1 || v > uint64(most) {
-		d.atf(n, "%s: %s is out of range; legal values: 1 to %d", what, shorten(n.GetToken().Value), most)
+	if minus || v < uint64(least) || v > uint64(most) {
+		d.atf(n, "%s: %s is out of range; legal values: %d to %d", what, shorten(n.GetToken().Value), least, most)
 		return
 	}
 	*out = int(v)

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"slices"
 	"strings"
 	"time"
@@ -92,47 +91,9 @@ func (d *decoder) namespace(n ast.Node, what string, seen map[string]bool) Names
 	return out
 }
 
-func (d *decoder) slots(n ast.Node, out *Namespace) {
-	const what = "backend_slots"
-	d.mapping(n, what,
-		key{name: slotRegistry, required: true, read: func(n ast.Node) {
-			r, what := &out.Registry, what+"."+slotRegistry
-			d.slot(n, slotRegistry, &r.Type, map[string][]key{
-				typeMemory: {
-					{name: "max_identities", read: func(n ast.Node) {
-						d.count(n, what+".max_identities", &r.Memory.MaxIdentities, math.MaxInt32)
-					}},
-				},
-			}, key{name: "ttl_default", read: func(n ast.Node) { d.ttl(n, what+".ttl_default", &out.TTLDefault) }})
-		}},
-		key{name: slotMessaging, required: true, read: func(n ast.Node) {
-			m, what := &out.Messaging, what+"."+slotMessaging
-			d.slot(n, slotMessaging, &m.Type, map[string][]key{
-				typeMemory: {
-					{name: "buffer", read: func(n ast.Node) { d.count(n, what+".buffer", &m.Memory.Buffer, 1<<20) }},
-				},
-			}, key{name: "delivery", read: func(n ast.Node) {
-				d.choice(n, what+".delivery", (*string)(&out.Delivery), modes()...)
-			}})
-		}},
-		key{name: slotDurability, read: func(n ast.Node) {
-			q, what := &out.Durability, what+"."+slotDurability
-			d.slot(n, slotDurability, &q.Type, map[string][]key{
-				typeMemory: {
-					{name: "max_messages", read: func(n ast.Node) {
-						d.count(n, what+".max_messages", &q.Memory.MaxMessages, math.MaxInt32)
-					}},
-					{name: "max_bytes", read: func(n ast.Node) { d.size(n, what+".max_bytes", &q.Memory.MaxBytes, math.MaxInt32) }},
-					{name: "max_age", read: func(n ast.Node) { d.duration(n, what+".max_age", &q.Memory.MaxAge) }},
-				},
-			})
-		}},
-	)
-}
-
-// slot reads one slot: its type, the keys that the slot has with every type, and those of each type. A type that is added
-// later adds its keys at the three calls, a struct in config.go and a case in open.go.
-func (d *decoder) slot(n ast.Node, name string, out *string, byType map[string][]key, own ...key) {
+// slot reads one slot: its type, the keys that the slot has with every type, and those of each type. When each key is sound,
+// check says whether they fit together.
+func (d *decoder) slot(n ast.Node, name string, out *string, byType map[string][]key, check func(typ string) error, own ...key) {
 	what := "backend_slots." + name
 	pairs, ok := d.pairs(n, what)
 	if !ok {
@@ -156,7 +117,22 @@ func (d *decoder) slot(n ast.Node, name string, out *string, byType map[string][
 			return !slices.ContainsFunc(keys, func(k key) bool { return k.name == p.name })
 		})
 	}
+	before := len(d.problems)
 	d.entries(n, what, pairs, keys)
+	if len(d.problems) == before {
+		d.check(n, what, check(*out))
+	}
+}
+
+// check reports what is impossible about a slot whose keys are each sound.
+func (d *decoder) check(n ast.Node, what string, err error) {
+	var bad *multicastregistry.InvalidError
+	switch {
+	case errors.As(err, &bad):
+		d.atf(n, "%s.%s: %s", what, bad.Field, bad.Problem)
+	case err != nil:
+		d.atf(n, "%s: %v", what, err)
+	}
 }
 
 func modes() []string {

@@ -9,6 +9,7 @@ import (
 	"github.com/prism-data-layer/prism/internal/proxy"
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
 	"github.com/prism-data-layer/prism/patterns/multicast_registry/filter"
+	"github.com/prism-data-layer/prism/patterns/redis"
 )
 
 // YAML returns the configuration with every default written out, so that Parse of it gives the same one.
@@ -44,9 +45,9 @@ func (n Namespace) write(b *strings.Builder) {
 	}
 	fmt.Fprint(b, "    backend_slots:\n")
 	fmt.Fprintf(b, "      registry:\n        type: %s\n        ttl_default: %s\n", n.Registry.Type, never(c.TTLDefault))
-	option(b, "max_identities", n.Registry.Memory.MaxIdentities)
+	n.Registry.write(b)
 	fmt.Fprintf(b, "      messaging:\n        type: %s\n        delivery: %s\n", n.Messaging.Type, c.Delivery)
-	option(b, "buffer", n.Messaging.Memory.Buffer)
+	n.Messaging.write(b)
 	if n.Durability.Type == "" {
 		return
 	}
@@ -54,6 +55,101 @@ func (n Namespace) write(b *strings.Builder) {
 	option(b, "max_messages", n.Durability.Memory.MaxMessages)
 	option(b, "max_bytes", n.Durability.Memory.MaxBytes)
 	option(b, "max_age", n.Durability.Memory.MaxAge)
+}
+
+func (r Registry) write(b *strings.Builder) {
+	switch r.Type {
+	case typeMemory:
+		option(b, "max_identities", r.Memory.MaxIdentities)
+	case typeRedis:
+		writeRedis(b, r.Redis.Conn)
+		option(b, "max_identities", r.Redis.MaxIdentities)
+		option(b, "shards", r.Redis.Shards)
+		option(b, "change_log", r.Redis.ChangeLog)
+		option(b, "enumerate", r.Redis.Enumerate)
+	case typeNATS:
+		writeNATS(b, r.NATS.Conn)
+		option(b, "replicas", r.NATS.Replicas)
+		option(b, "storage", r.NATS.Storage)
+	}
+}
+
+func (m Messaging) write(b *strings.Builder) {
+	switch m.Type {
+	case typeMemory:
+		option(b, "buffer", m.Memory.Buffer)
+	case typeRedis:
+		writeRedis(b, m.Redis.Conn)
+		option(b, "buffer", m.Redis.Buffer)
+	case typeNATS:
+		writeNATS(b, m.NATS.Conn)
+		option(b, "buffer", m.NATS.Buffer)
+	}
+}
+
+func writeRedis(b *strings.Builder, c redis.Config) {
+	text(b, "host", c.Host)
+	texts(b, "addresses", c.Addresses)
+	option(b, "cluster", c.Cluster)
+	if s := c.Sentinel; s.Master != "" {
+		fmt.Fprint(b, "        sentinel:\n")
+		for _, o := range [][2]string{{"master", s.Master}, {"username", s.Username}, {"password", s.Password}} {
+			text(b, "  "+o[0], o[1])
+		}
+	}
+	text(b, "username", c.Username)
+	text(b, "password", c.Password)
+	text(b, "password_file", c.PasswordFile)
+	option(b, "database", c.Database)
+	writeTLS(b, (*tlsFiles)(c.TLS))
+	option(b, "connect_timeout", c.Timeout)
+}
+
+func writeNATS(b *strings.Builder, c NATS) {
+	texts(b, "servers", c.Servers)
+	for _, o := range [][2]string{
+		{"user", c.User}, {"password", c.Password}, {"password_file", c.PasswordFile}, {"token", c.Token},
+		{"credentials", c.Credentials}, {"nkey", c.NKey}, {"inbox_prefix", c.InboxPrefix},
+	} {
+		text(b, o[0], o[1])
+	}
+	writeTLS(b, (*tlsFiles)(c.TLS))
+	option(b, "connect_timeout", c.Timeout)
+	option(b, "embedded", c.Embedded)
+	text(b, "listen", c.Listen)
+	text(b, "store_dir", c.StoreDir)
+}
+
+func writeTLS(b *strings.Builder, t *tlsFiles) {
+	switch {
+	case t == nil:
+		return
+	case *t == tlsFiles{}:
+		option(b, "tls", true)
+		return
+	}
+	fmt.Fprint(b, "        tls:\n")
+	for _, o := range [][2]string{{"ca", t.CA}, {"cert", t.Cert}, {"key", t.Key}, {"server_name", t.ServerName}} {
+		text(b, "  "+o[0], o[1])
+	}
+	option(b, "  insecure", t.Insecure)
+}
+
+func text(b *strings.Builder, name, value string) {
+	if value != "" {
+		option(b, name, strconv.Quote(value))
+	}
+}
+
+func texts(b *strings.Builder, name string, values []string) {
+	if len(values) == 0 {
+		return
+	}
+	quoted := make([]string, len(values))
+	for i, v := range values {
+		quoted[i] = strconv.Quote(v)
+	}
+	option(b, name, "["+strings.Join(quoted, ", ")+"]")
 }
 
 // option writes an option of a backend, whose default is the backend's own.

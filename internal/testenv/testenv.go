@@ -35,6 +35,8 @@ import (
 const (
 	// patience is the longest that a server may take to start, to stop or to agree with its peers.
 	patience = 30 * time.Second
+	// drain is how long a goroutine may outlive the tests: a client of a Redis Cluster closes connections 5 seconds late.
+	drain = 7 * time.Second
 	// pause is the time between two looks at what is waited for.
 	pause = 5 * time.Millisecond
 )
@@ -50,7 +52,11 @@ func run(m interface{ Run() int }) int {
 	if code != 0 {
 		return code
 	}
-	if err := goleak.Find(); err != nil {
+	err := goleak.Find()
+	for deadline := time.Now().Add(drain); err != nil && time.Now().Before(deadline); {
+		err = goleak.Find()
+	}
+	if err != nil {
 		fmt.Fprintf(os.Stderr, "testenv: the tests passed and left goroutines behind: %v\n", err)
 		return 1
 	}
@@ -134,6 +140,17 @@ func vacant(addr string) bool {
 		return false
 	}
 	return l.Close() == nil
+}
+
+// FreeAddress returns a loopback address that nobody uses, below the ports of outgoing connections: so a process that a test
+// kills can have it again.
+func FreeAddress(t testing.TB) string {
+	t.Helper()
+	port, err := freePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return loopback(port)
 }
 
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }

@@ -82,8 +82,10 @@ type Changes interface {
 	// With an empty position, and with one from which the backend can no longer tell every change, the feed begins with a
 	// Reset: the reader forgets all it knows. Then come live identities as Put, mixed with changes, in an order in which the
 	// reader has an exact copy by the first Synced, and not before: a change may tell of something that a Put before it
-	// reflects already. From Synced on, changes come in the order in which the backend made them, each once. Synced comes
-	// again at least every ChangesIdle while nothing changes: what the reader has is as old as the last Synced or change.
+	// reflects already. From Synced on, changes come in the order in which the backend made them, each once, with revisions
+	// that grow; of a registry in parts, which change independently, that holds for each identity. Synced comes again at least
+	// every ChangesIdle while nothing changes: what the reader has is as old as the last Synced or change (of a registry in
+	// parts: the last Synced, give or take one ChangesIdle).
 	//
 	// An identity whose lease ends is absent from ExpiresAt on, by the backend's clock, whether an Expire has come or not.
 	// A reader that is too slow for the backend's log gets a Reset, never a gap.
@@ -111,7 +113,9 @@ const (
 	Delete
 	// Expire means that a lease has ended. ID of Identity is set.
 	Expire
-	// Synced means that the reader has everything up to Revision.
+	// Synced means that the reader has everything up to Revision: no change up to there is to come. Once Head has returned a
+	// revision, the Synced that reaches it is not long in coming; a change that reaches it says as much, except of a registry
+	// in parts.
 	Synced
 )
 
@@ -121,7 +125,7 @@ type Change struct {
 	Kind ChangeKind
 	// Identity is what it happened to.
 	Identity Identity
-	// Revision is the registry's revision of this change; of a Put in a snapshot the identity's own; of Synced the head.
+	// Revision is the registry's revision of this change; of a Put in a snapshot the identity's own; of Synced see there.
 	Revision Revision
 	// Position is where to continue after this change. Empty between a Reset and the first Synced: a reader that is cut off
 	// there begins again.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/prism-data-layer/prism/client"
+	"github.com/prism-data-layer/prism/internal/testenv"
 )
 
 // The benchmarks measure through the client against a server in this process, over gRPC on loopback. Each states the
@@ -91,7 +92,8 @@ func benchEach(b *testing.B, run func(b *testing.B, p *proxy)) {
 	for _, c := range combinations() {
 		b.Run(c.name, func(b *testing.B) {
 			b.ReportAllocs()
-			run(b, dial(b, serve(b, c.config(b))))
+			namespace := testenv.Prefix(b)
+			run(b, dial(b, serve(b, config(namespace, c.slots(b))).GRPC, namespace))
 		})
 	}
 }

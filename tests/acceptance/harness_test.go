@@ -16,7 +16,10 @@ import (
 
 	"github.com/prism-data-layer/prism/client"
 	"github.com/prism-data-layer/prism/internal/app"
+	"github.com/prism-data-layer/prism/internal/testenv"
 )
+
+func TestMain(m *testing.M) { testenv.Main(m) }
 
 // clockSkew is how far the backend's clock may be from ours.
 const clockSkew = 5 * time.Second
@@ -26,34 +29,39 @@ type combination struct {
 	name string
 	// durable says that what nobody receives is stored.
 	durable bool
-	// config returns the configuration of a server whose namespaces no other test uses.
-	config func(t testing.TB) string
+	// slots returns what fills them, as YAML.
+	slots func(t testing.TB) string
 }
 
 func combinations() []combination {
 	return []combination{
-		{name: "memory+memory", config: func(testing.TB) string {
-			return `
-namespaces:
-  - name: default
-    pattern: multicast-registry
-    backend_slots:
-      registry: {type: memory, ttl_default: 300}
-      messaging: {type: memory}
-`
+		{name: "memory+memory", slots: func(testing.TB) string {
+			return "{registry: {type: memory, ttl_default: 300}, messaging: {type: memory}}"
 		}},
-		{name: "memory+memory+memory", durable: true, config: func(testing.TB) string {
-			return `
-namespaces:
-  - name: default
-    pattern: multicast-registry
-    backend_slots:
-      registry: {type: memory, ttl_default: 300}
-      messaging: {type: memory}
-      durability: {type: memory}
-`
+		{name: "memory+memory+memory", durable: true, slots: func(testing.TB) string {
+			return "{registry: {type: memory, ttl_default: 300}, messaging: {type: memory}, durability: {type: memory}}"
+		}},
+		{name: "redis+nats", slots: func(t testing.TB) string { return redisNATS(testenv.Redis(t).Addr, testenv.NATS(t).URL) }},
+		{name: "redis+redis", slots: func(t testing.TB) string {
+			const slots = "{registry: {type: redis, host: %q, ttl_default: 300}, messaging: {type: redis, host: %q}}"
+			return fmt.Sprintf(slots, testenv.Redis(t).Addr, testenv.Redis(t).Addr)
+		}},
+		{name: "nats+nats", slots: func(t testing.TB) string {
+			const slots = "{registry: {type: nats, servers: [%q], ttl_default: 300}, messaging: {type: nats, servers: [%q]}}"
+			return fmt.Sprintf(slots, testenv.NATS(t).URL, testenv.NATS(t).URL)
 		}},
 	}
+}
+
+// redisNATS are the slots of the specification's production set-up.
+func redisNATS(redis, nats string) string {
+	const slots = "{registry: {type: redis, host: %q, ttl_default: 300}, messaging: {type: nats, servers: [%q]}}"
+	return fmt.Sprintf(slots, redis, nats)
+}
+
+// config is the configuration of a server with one namespace.
+func config(namespace, slots string) string {
+	return "namespaces:\n  - name: " + namespace + "\n    pattern: multicast-registry\n    backend_slots: " + slots + "\n"
 }
 
 // hostile identities have tried to break out of a backend's keys, topics and URLs.
@@ -84,16 +92,17 @@ func onThose(t *testing.T, about func(combination) bool, scenario func(t *testin
 		}
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			p := dial(t, serve(t, c.config(t)))
+			namespace := testenv.Prefix(t)
+			p := dial(t, serve(t, config(namespace, c.slots(t))).GRPC, namespace)
 			p.durable = c.durable
 			scenario(t, p)
 		})
 	}
 }
 
-func dial(t testing.TB, server app.Addresses) *proxy {
+func dial(t testing.TB, server, namespace string) *proxy {
 	t.Helper()
-	connection, err := client.Dial(server.GRPC)
+	connection, err := client.Dial(server, client.WithNamespace(namespace))
 	must(t, err)
 	t.Cleanup(func() { check(t, connection.Close()) })
 	return &proxy{Client: connection}
@@ -104,6 +113,11 @@ func serve(t testing.TB, config string) app.Addresses {
 	t.Helper()
 	cfg, err := app.Parse("acceptance.yaml", []byte(config))
 	must(t, err)
+	return run(t, cfg)
+}
+
+func run(t testing.TB, cfg app.Config) app.Addresses {
+	t.Helper()
 	cfg.Listen.GRPC, cfg.Listen.HTTP = "127.0.0.1:0", "127.0.0.1:0"
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	ready, ended := make(chan app.Addresses, 1), make(chan error, 1)

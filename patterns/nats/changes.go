@@ -1,0 +1,386 @@
+package nats
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
+)
+
+// How a feed has every change once and in order. Changes are numbered without gaps by the bucket. Whoever makes one appends it
+// to the log, so the log has them nearly in order, and lacks one when its maker broke down right behind it. The feed tells change
+// n+1 after change n: what comes early is held, and what is not in the log after a moment is read from the bucket, where it is
+// unless its key has changed again. If it is nowhere, the reader gets a Reset. So does one whose place the log has lost.
+
+const (
+	logBatch = 500
+	// headEvery is how often the leader is asked for its head: Synced comes as often.
+	headEvery = multicastregistry.ChangesIdle * 2 / 5
+	// orderPatience is how long the log may lack a change before the bucket is asked, and giveUp before the reader starts again.
+	orderPatience = 20 * time.Millisecond
+	giveUp        = 1500 * time.Millisecond
+	// recheck is the pause while a change is missing.
+	recheck = 5 * time.Millisecond
+)
+
+// errGap says that a feed cannot go on from where it is.
+var errGap = errors.New("changes are lost")
+
+// Changes implements multicastregistry.Changes over the change log. Ends of leases are told by whichever reader of a feed gets
+// to write them first, some milliseconds after they have come, or before that by a Put; while nobody reads a feed, leases end
+// without a change. A change that someone makes with another client of the bucket is passed over if it is no record.
+//
+// A Position names both streams, by when they were created, and a place in each.
+func (r *Registry) Changes(
+	ctx context.Context, after multicastregistry.Position,
+) iter.Seq2[multicastregistry.Change, error] {
+	return func(yield func(multicastregistry.Change, error) bool) {
+		err := r.follow(ctx, after, func(c multicastregistry.Change) error {
+			if !yield(c, nil) {
+				return errStopped
+			}
+			return ctx.Err()
+		})
+		if !errors.Is(err, errStopped) {
+			yield(multicastregistry.Change{}, wrap("changes", "", err))
+		}
+	}
+}
+
+// follow reads the feed until something fails.
+func (r *Registry) follow(
+	ctx context.Context, after multicastregistry.Position, tell func(multicastregistry.Change) error,
+) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	f := &feed{r: r, tell: tell, sweeper: newSweeper(r), hint: make(chan struct{}, 1)}
+	hints, err := r.conn.nc.Subscribe(r.told, f.hear)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = hints.Unsubscribe() }()
+	if f.reader, err = r.log.open(); err != nil {
+		return err
+	}
+	defer f.reader.close()
+	working, stop := context.WithCancel(ctx)
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer stop()
+	all.Go(func() { f.sweeper.run(working) })
+
+	resumed, err := f.resume(ctx, after)
+	if err != nil {
+		return err
+	}
+	if resumed {
+		all.Go(func() { // what is not known yet may expire too; where this fails, the feed does as well
+			_ = r.walk(working, func(name string, s state) error {
+				f.sweeper.note(name, s.seq, s.record.Expires)
+				return nil
+			})
+		})
+	}
+	for {
+		if !resumed {
+			if err := f.snapshot(ctx); err != nil {
+				return err
+			}
+		}
+		if err := f.tail(ctx); !errors.Is(err, errGap) {
+			return err
+		}
+		resumed = false
+	}
+}
+
+// feed is a reader of the change log.
+type feed struct {
+	r       *Registry
+	tell    func(multicastregistry.Change) error
+	reader  *reader
+	sweeper *sweeper
+	hint    chan struct{} // something was appended
+	heard   atomic.Uint64 // the last change that a hint was about
+
+	epoch   string
+	pos     uint64          // the change that was told last
+	logPos  uint64          // the entry that was read last
+	held    map[uint64]held // what came early, by its number
+	target  uint64          // the head when it was last asked for
+	due     bool            // Synced, once pos reaches target
+	synced  bool            // it has come since the Reset
+	asked   time.Time       // when target was asked for
+	missing time.Time       // since when change pos+1 is missing; zero: it is not
+}
+
+// held is a change that came early, with its place in the log.
+type held struct {
+	entry logEntry
+	at    uint64
+}
+
+// hear takes a hint.
+func (f *feed) hear(m *nats.Msg) {
+	var e struct {
+		Seq uint64 `json:"s"`
+	}
+	if json.Unmarshal(m.Data, &e) != nil {
+		return
+	}
+	for {
+		last := f.heard.Load()
+		if e.Seq <= last || f.heard.CompareAndSwap(last, e.Seq) {
+			break
+		}
+	}
+	select {
+	case f.hint <- struct{}{}:
+	default:
+	}
+}
+
+// begin asks for the state of both streams, the log first: what changes after the bucket's head comes behind the log's end.
+func (f *feed) begin(ctx context.Context) (log, bucket streamInfo, err error) {
+	if log, err = f.r.log.info(ctx, false, 0); err != nil {
+		return log, bucket, err
+	}
+	if bucket, err = f.r.bucket.info(ctx, false, 0); err != nil {
+		return log, bucket, err
+	}
+	f.epoch = strconv.FormatInt(bucket.Created.UnixNano(), 36) + "-" + strconv.FormatInt(log.Created.UnixNano(), 36)
+	f.held, f.missing = make(map[uint64]held), time.Time{}
+	f.logPos, f.pos = log.State.LastSeq, bucket.State.LastSeq
+	f.target, f.due, f.asked = f.pos, true, time.Now()
+	f.heard.Store(0)
+	return log, bucket, nil
+}
+
+// resume goes back to a position. It is not ok where the log does not reach, or for what is no position of this registry.
+func (f *feed) resume(ctx context.Context, after multicastregistry.Position) (ok bool, err error) {
+	log, bucket, err := f.begin(ctx)
+	if err != nil || after == "" {
+		return false, err
+	}
+	pos, logPos, ok := f.parse(after)
+	if !ok || pos > bucket.State.LastSeq || logPos > log.State.LastSeq || logPos+1 < log.State.FirstSeq {
+		return false, nil
+	}
+	f.pos, f.logPos, f.synced = pos, logPos, true
+	return true, nil
+}
+
+// parse reads what position returns, and nothing else.
+func (f *feed) parse(p multicastregistry.Position) (pos, logPos uint64, ok bool) {
+	parts := strings.Split(string(p), ":")
+	if len(parts) != 3 || parts[0] != f.epoch {
+		return 0, 0, false
+	}
+	pos, err1 := strconv.ParseUint(parts[1], 10, 64)
+	logPos, err2 := strconv.ParseUint(parts[2], 10, 64)
+	return pos, logPos, err1 == nil && err2 == nil && f.spell(pos, logPos) == p
+}
+
+func (f *feed) spell(pos, logPos uint64) multicastregistry.Position {
+	return multicastregistry.Position(fmt.Sprintf("%s:%d:%d", f.epoch, pos, logPos))
+}
+
+// position is where a reader goes on that has been told everything up to pos: behind the last entry of the log before which
+// there is nothing else to read.
+func (f *feed) position() multicastregistry.Position {
+	if !f.synced {
+		return ""
+	}
+	at := f.logPos
+	for _, h := range f.held {
+		at = min(at, h.at-1)
+	}
+	return f.spell(f.pos, at)
+}
+
+// snapshot tells a Reset and everything that is live. What changes meanwhile follows from the log.
+func (f *feed) snapshot(ctx context.Context) error {
+	if _, _, err := f.begin(ctx); err != nil {
+		return err
+	}
+	f.synced = false
+	if err := f.tell(multicastregistry.Change{Kind: multicastregistry.Reset}); err != nil {
+		return err
+	}
+	latest := f.pos
+	err := f.r.walk(ctx, func(name string, s state) error {
+		latest = max(latest, s.seq)
+		f.sweeper.note(name, s.seq, s.record.Expires)
+		id, ok := multicastregistry.DecodeName(name)
+		if !ok || !s.live(f.r.clock.estimate()) {
+			return nil
+		}
+		identity, err := s.record.identity(id, s.registration())
+		if err != nil {
+			return err
+		}
+		return f.tell(multicastregistry.Change{Kind: multicastregistry.Put, Identity: identity, Revision: identity.Revision})
+	})
+	if err != nil {
+		return err
+	}
+	f.target = latest
+	return nil
+}
+
+// tail tells what the log has, and what it gets, until something fails or a change is lost.
+func (f *feed) tail(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		if err := f.read(ctx); err != nil {
+			return err
+		}
+		if f.due && f.pos >= f.target {
+			f.due, f.synced = false, true
+			if err := f.tell(multicastregistry.Change{
+				Kind: multicastregistry.Synced, Revision: multicastregistry.Revision(f.pos), Position: f.position(),
+			}); err != nil {
+				return err
+			}
+		}
+		pause := headEvery - time.Since(f.asked)
+		if len(f.held) > 0 || f.pos < max(f.target, f.heard.Load()) {
+			found, err := f.search(ctx)
+			if err != nil {
+				return err
+			}
+			if found {
+				continue
+			}
+			pause = min(pause, recheck)
+		}
+		timer.Reset(pause)
+		select {
+		case <-f.hint:
+		case <-timer.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if time.Since(f.asked) >= headEvery {
+			if err := f.ask(ctx); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// ask asks for the head, which the next Synced has to reach.
+func (f *feed) ask(ctx context.Context) error {
+	info, err := f.r.bucket.info(ctx, false, 0)
+	if err != nil {
+		return err
+	}
+	if info.State.LastSeq < f.pos {
+		return errGap // the bucket has lost its data
+	}
+	f.target, f.due, f.asked = info.State.LastSeq, true, time.Now()
+	return nil
+}
+
+// read reads the log up to its end and tells what is next in order.
+func (f *feed) read(ctx context.Context) error {
+	for {
+		body := fmt.Appendf(nil, `{"seq":%d,"next_by_subj":">","batch":%d,"max_bytes":%d}`, f.logPos+1, logBatch, scanAnswer)
+		p, err := f.reader.read(ctx, body)
+		if err != nil {
+			return err
+		}
+		for _, m := range p.messages {
+			if m.seq != f.logPos+1 {
+				return errGap // the log was faster than we are
+			}
+			f.logPos = m.seq
+			var e logEntry
+			if json.Unmarshal(m.data, &e) != nil || e.Seq <= f.pos {
+				continue
+			}
+			f.held[e.Seq] = held{entry: e, at: m.seq}
+			if err := f.advance(); err != nil {
+				return err
+			}
+		}
+		if p.pending == 0 || len(p.messages) == 0 {
+			return nil
+		}
+		if time.Since(f.asked) >= headEvery {
+			if err := f.ask(ctx); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// advance tells what is next as far as it is there.
+func (f *feed) advance() error {
+	for {
+		h, ok := f.held[f.pos+1]
+		if !ok {
+			return nil
+		}
+		delete(f.held, f.pos+1)
+		if err := f.change(&h.entry); err != nil {
+			return err
+		}
+	}
+}
+
+// change tells the next change.
+func (f *feed) change(e *logEntry) error {
+	f.pos, f.missing = e.Seq, time.Time{}
+	expires := int64(0)
+	if e.Record != nil {
+		expires = e.Record.Expires
+	}
+	f.sweeper.note(e.Name, e.Seq, expires)
+	c, err := e.change()
+	if err != nil {
+		return err
+	}
+	c.Position = f.position()
+	return f.tell(c)
+}
+
+// search looks for change pos+1, which the log lacks, in the bucket.
+func (f *feed) search(ctx context.Context) (found bool, err error) {
+	switch since := time.Since(f.missing); {
+	case f.missing.IsZero():
+		f.missing = time.Now()
+		return false, nil
+	case since < orderPatience:
+		return false, nil
+	case since > giveUp:
+		return false, errGap
+	}
+	m, ok, err := f.r.bucket.get(ctx, f.pos+1)
+	if err != nil || !ok {
+		return false, err
+	}
+	name, s := f.r.name(m), parseState(m)
+	if _, ours := multicastregistry.DecodeName(name); ours {
+		if e, ok := entryOf(name, &s, m); ok {
+			if err := f.change(&e); err != nil {
+				return false, err
+			}
+			return true, f.advance()
+		}
+	}
+	f.pos, f.missing = m.seq, time.Time{} // somebody else's
+	return true, f.advance()
+}

@@ -1,0 +1,165 @@
+package nats
+
+import (
+	"context"
+	"errors"
+	"math"
+	"testing"
+	"time"
+
+	mr "github.com/prism-data-layer/prism/patterns/multicast_registry"
+)
+
+// fakeServer answers with its own time; going there and coming back take a while each.
+type fakeServer struct {
+	local       time.Time
+	ahead       time.Duration
+	there, back time.Duration
+	epoch       uint64
+	asked       int
+	fault       error
+}
+
+func (s *fakeServer) clock() *clock {
+	c := &clock{epoch: func() uint64 { return s.epoch }, local: func() time.Time { return s.local }}
+	c.ask = func(context.Context) error {
+		s.asked++
+		if s.fault != nil {
+			return s.fault
+		}
+		sent := s.local
+		server := sent.Add(s.there + s.ahead)
+		s.local = sent.Add(s.there + s.back)
+		c.sample(server, sent, s.local, s.epoch)
+		return nil
+	}
+	return c
+}
+
+// off returns by how much a clock is wrong.
+func (s *fakeServer) off(t *testing.T, c *clock) time.Duration {
+	t.Helper()
+	now, err := c.now(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return now.Sub(s.local.Add(s.ahead)).Abs()
+}
+
+func TestClock(t *testing.T) {
+	s := &fakeServer{local: time.Unix(1e9, 0), ahead: -time.Hour, there: 4 * time.Millisecond, back: 2 * time.Millisecond}
+	c := s.clock()
+	if off := s.off(t, c); off > 3*time.Millisecond || s.asked != clockSamples {
+		t.Errorf("off by %v after %d readings", off, s.asked)
+	}
+	s.local = s.local.Add(clockRefresh - 10*time.Millisecond)
+	if off := s.off(t, c); off > 3*time.Millisecond || s.asked != clockSamples {
+		t.Errorf("off by %v after %d readings", off, s.asked)
+	}
+
+	s.local = s.local.Add(time.Second) // old: one better reading is taken
+	s.there, s.back = time.Millisecond, time.Millisecond
+	if off := s.off(t, c); off != 0 || s.asked != clockSamples+1 {
+		t.Errorf("off by %v after %d readings", off, s.asked)
+	}
+	s.local = s.local.Add(clockRefresh) // a worse one does not count
+	s.there, s.back = 100*time.Millisecond, 0
+	if off := s.off(t, c); off != 0 || s.asked != clockSamples+2 {
+		t.Errorf("off by %v after %d readings", off, s.asked)
+	}
+	s.local = s.local.Add(time.Hour) // unless the better one is too old to be worth more
+	if off := s.off(t, c); off != 50*time.Millisecond {
+		t.Errorf("off by %v", off)
+	}
+
+	s.epoch++ // another server
+	s.ahead, s.there = time.Minute, 0
+	if off := s.off(t, c); off != 0 {
+		t.Errorf("off by %v from another server", off)
+	}
+	s.epoch++
+	s.fault = mr.ErrUnavailable
+	if _, err := c.now(t.Context()); !errors.Is(err, mr.ErrUnavailable) {
+		t.Errorf("without any reading: %v", err)
+	}
+}
+
+// TestClockRefreshing finds a reading under way: others go on with what there is.
+func TestClockRefreshing(t *testing.T) {
+	s := &fakeServer{local: time.Unix(1e9, 0)}
+	c := s.clock()
+	s.off(t, c)
+	s.local = s.local.Add(2 * clockRefresh)
+	c.refreshing.Lock()
+	defer c.refreshing.Unlock()
+	if off := s.off(t, c); off != 0 || s.asked != clockSamples {
+		t.Errorf("off by %v after %d readings", off, s.asked)
+	}
+}
+
+func TestRecordNumbers(t *testing.T) {
+	want := map[string]any{
+		"a": int64(math.MaxInt64), "b": int64(math.MinInt64), "c": uint64(math.MaxUint64), "d": float64(1 << 62), "e": 1e300, "f": -0.5,
+		"g": float64(1 << 63), "h": math.SmallestNonzeroFloat64, "i": []any{nil, true, "\x00\"\\é\u2028", map[string]any{"": int64(1<<53 + 1)}},
+	}
+	raw, err := encodeMetadata(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := decodeMetadata(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, value := range want {
+		if list, ok := value.([]any); ok {
+			inner := got[key].([]any)
+			if inner[2] != list[2] || inner[3].(map[string]any)[""] != int64(1<<53+1) {
+				t.Errorf("%s: %#v", key, inner)
+			}
+			continue
+		}
+		if got[key] != value {
+			t.Errorf("%s: %#v, want %#v", key, got[key], value)
+		}
+	}
+	if _, err := encodeMetadata(map[string]any{"a": []any{map[string]any{"b": 1}}}); err == nil {
+		t.Error("an int is encoded")
+	}
+	for _, bad := range []string{`[]`, `{"a":1e999}`, `{"a":[1e999]}`, `{"a":{"b":1e999}}`, `{`} {
+		if got, err := decodeMetadata([]byte(bad)); err == nil {
+			t.Errorf("%s is %v", bad, got)
+		}
+	}
+}
+
+func TestRecordStates(t *testing.T) {
+	for name, row := range map[string]struct {
+		m       streamMsg
+		present bool
+		expired bool
+		kind    string // of the log entry; "" for none
+	}{
+		"put":     {streamMsg{seq: 7, data: []byte(`{"t":1000,"r":1,"e":1000001}`)}, true, false, entryPut},
+		"renewal": {streamMsg{seq: 8, data: []byte(`{"t":-1,"r":1,"v":7}`)}, true, false, entryRenew},
+		"delete":  {streamMsg{seq: 9, header: map[string][]string{headerOperation: {"DEL"}}}, false, false, entryDelete},
+		"purge":   {streamMsg{seq: 9, header: map[string][]string{headerOperation: {"PURGE"}}, data: []byte("x")}, false, false, entryDelete},
+		"expiry":  {streamMsg{seq: 9, header: map[string][]string{headerOperation: {"DEL"}, headerReason: {reasonExpired}}}, false, true, entryExpire},
+		"foreign": {streamMsg{seq: 9, data: []byte("hello")}, false, false, ""},
+		"no TTL":  {streamMsg{seq: 9, data: []byte(`{}`)}, false, false, ""},
+		"empty":   {streamMsg{seq: 9}, false, false, ""},
+	} {
+		s := parseState(row.m)
+		e, ok := entryOf("a", &s, row.m)
+		if s.present != row.present || s.expired != row.expired || s.seq != row.m.seq || ok != (row.kind != "") || e.Kind != row.kind {
+			t.Errorf("%s: %+v, %+v", name, s, e)
+		}
+	}
+	for name, e := range map[string]logEntry{
+		"kind": {Seq: 1, Kind: "?", Name: "a"}, "name": {Seq: 1, Kind: entryDelete, Name: "*"}, "record": {Seq: 1, Kind: entryPut, Name: "a"},
+		"metadata": {Seq: 1, Kind: entryPut, Name: "a", Record: &record{TTL: 1, Metadata: []byte(`[]`)}},
+	} {
+		if c, err := e.change(); err == nil {
+			t.Errorf("%s: %+v", name, c)
+		}
+	}
+}

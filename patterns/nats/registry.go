@@ -1,0 +1,478 @@
+package nats
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
+)
+
+var (
+	_ multicastregistry.Registry = (*Registry)(nil)
+	_ multicastregistry.Header   = (*Registry)(nil)
+	_ multicastregistry.Changes  = (*Registry)(nil)
+	_ multicastregistry.Pinger   = (*Registry)(nil)
+)
+
+// Storage says where a registry's streams are kept.
+const (
+	// StorageFile survives a restart of the servers.
+	StorageFile = "file"
+	// StorageMemory is lost when the last server that has it stops.
+	StorageMemory = "memory"
+)
+
+// DefaultChangeLog is how many changes the log keeps unless RegistryConfig says otherwise.
+const DefaultChangeLog = 100_000
+
+const (
+	maxReplicas = 5 // JetStream's limit
+	// minChangeLog is how many changes the log has room for whatever the configuration says: readers need some to keep up with.
+	minChangeLog = 1000
+	// changeLogAge bounds the log in time: it is for readers that come back, not an archive.
+	changeLogAge = 15 * time.Minute
+	// requiredLevel is JetStream's API level with a TTL for each message: nats-server 2.11.
+	requiredLevel = 1
+	// lag is how long the server keeps a record, or the marker in its place, after it means nothing any more: long enough to be
+	// told of in the change feed, and far more than clocks differ by.
+	lag = 10 * time.Second
+)
+
+// RegistryConfig is the configuration of a Registry. The values of an existing bucket must be the same: nothing is changed
+// behind an operator's back.
+type RegistryConfig struct {
+	// Namespace is the name of the namespace; the bucket is "prism-<namespace>". Required.
+	Namespace string
+	// Replicas is how many servers keep the registry: 1, or 3 or 5 in a cluster. Default (0): 1.
+	Replicas int
+	// Storage is StorageFile or StorageMemory. Default (""): StorageFile.
+	Storage string
+	// ChangeLog is how many changes the log keeps for readers that were away, for a quarter of an hour at the most; below 1,000 it
+	// counts as that many. Default (0): DefaultChangeLog.
+	ChangeLog int
+}
+
+var namespaceForm = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`)
+
+// Validate returns an InvalidError that names the field with an impossible value.
+func (c RegistryConfig) Validate() error {
+	switch {
+	case !namespaceForm.MatchString(c.Namespace):
+		return invalid("namespace", "%q is not 1 to 63 lower-case letters, digits, '-' and '_'", c.Namespace)
+	case c.Replicas < 0 || c.Replicas > maxReplicas:
+		return invalid("replicas", "must be from 1 to %d, is %d", maxReplicas, c.Replicas)
+	case c.Storage != "" && c.Storage != StorageFile && c.Storage != StorageMemory:
+		return invalid("storage", "%q is neither %q nor %q", c.Storage, StorageFile, StorageMemory)
+	case c.ChangeLog < 0:
+		return invalid("change_log", "must not be negative, is %d", c.ChangeLog)
+	}
+	return nil
+}
+
+func (c RegistryConfig) withDefaults() RegistryConfig {
+	if c.Replicas == 0 {
+		c.Replicas = 1
+	}
+	if c.Storage == "" {
+		c.Storage = StorageFile
+	}
+	if c.ChangeLog == 0 {
+		c.ChangeLog = DefaultChangeLog
+	}
+	c.ChangeLog = max(c.ChangeLog, minChangeLog)
+	return c
+}
+
+// Registry keeps the identities of one namespace in a JetStream key-value bucket of that namespace's.
+//
+// # Records
+//
+// The bucket is "prism-<namespace>". Each identity has one key, its name as multicastregistry.EncodeName spells it, with one
+// record as JSON: metadata, TTL, when it was registered, when it expires, and the revision of its registration. A revision is
+// the sequence of the message in the bucket's stream, so every change has one, and they have no gaps.
+//
+// Everything but a first create reads the record and writes it back under the condition that it is still the last one of its
+// key, again and again until that holds or the context ends: two round trips. So a renewal never brings back what a replace or a
+// delete took away. It does cost the metadata: a heartbeat rewrites the whole record.
+//
+// # Leases
+//
+// Times are the clock of the server that leads the bucket, as clock estimates it; the record has them to the microsecond, and
+// whoever reads it finds it absent from that instant on. The server itself removes the record, and what a delete leaves, by its
+// TTL for each message, whole seconds later (lag): no record of a finite lease lasts for ever, even if no Prism runs any more.
+// That removal is by sequence and says nothing. The server's own markers for what has expired are not used: they are written
+// without a condition, and can overwrite a registration that was acknowledged an instant before.
+//
+// # Change log
+//
+// A bucket with one record for each key forgets what came before. So whoever changes it appends the change to a second, bounded
+// stream, "prism-changes-<namespace>", behind the acknowledgement and without waiting; see Changes.
+type Registry struct {
+	conn   *Conn
+	cfg    RegistryConfig
+	prefix string // of a key's subject
+	bucket *stream
+	log    *stream
+	told   string // the log's subject
+	clock  *clock
+	lag    time.Duration
+}
+
+// OpenRegistry opens the bucket and the change log of a namespace, and makes them where they are absent. ErrUnsupported when
+// the servers have no JetStream, or one older than that of nats-server 2.11; other errors when the streams exist with another
+// configuration. The connection stays the caller's.
+func OpenRegistry(ctx context.Context, conn *Conn, cfg RegistryConfig) (*Registry, error) {
+	return openRegistry(ctx, conn, cfg, lag)
+}
+
+func openRegistry(ctx context.Context, conn *Conn, cfg RegistryConfig, lag time.Duration) (*Registry, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	bucket := "prism-" + cfg.Namespace
+	r := &Registry{
+		conn: conn, cfg: cfg, lag: lag,
+		prefix: "$KV." + bucket + ".",
+		bucket: &stream{conn: conn, name: "KV_" + bucket},
+		log:    &stream{conn: conn, name: "prism-changes-" + cfg.Namespace},
+		told:   "prism-changes." + cfg.Namespace,
+	}
+	r.clock = &clock{epoch: conn.epoch, local: time.Now, ask: func(ctx context.Context) error {
+		_, err := r.bucket.info(ctx, false, 0)
+		return err
+	}}
+	r.bucket.clock = r.clock
+	if err := r.ensure(ctx); err != nil {
+		return nil, wrap("open registry", cfg.Namespace, err)
+	}
+	return r, nil
+}
+
+// ensure looks at the server and makes what is missing.
+func (r *Registry) ensure(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	w := r.conn.watch.open()
+	defer w.close()
+	js, err := jetstream.New(r.conn.nc)
+	if err != nil {
+		return err
+	}
+	if err := r.supported(ctx, js); err != nil {
+		return w.instead(ctx, err)
+	}
+	storage := jetstream.FileStorage
+	if r.cfg.Storage == StorageMemory {
+		storage = jetstream.MemoryStorage
+	}
+	if err := r.bucket.ensure(ctx, js, jetstream.StreamConfig{
+		Name: r.bucket.name, Subjects: []string{r.prefix + ">"}, Storage: storage, Replicas: r.cfg.Replicas,
+		Description:       "Prism: the identities of namespace " + r.cfg.Namespace,
+		MaxMsgsPerSubject: 1, MaxMsgs: -1, MaxBytes: -1, MaxMsgSize: -1, MaxConsumers: -1, Discard: jetstream.DiscardNew,
+		AllowRollup: true, DenyDelete: true, AllowDirect: true, AllowMsgTTL: true,
+	}); err != nil {
+		return w.instead(ctx, err)
+	}
+	if err := r.log.ensure(ctx, js, jetstream.StreamConfig{
+		Name: r.log.name, Subjects: []string{r.told}, Storage: storage, Replicas: r.cfg.Replicas,
+		Description:       "Prism: the latest changes of namespace " + r.cfg.Namespace,
+		MaxMsgsPerSubject: -1, MaxMsgs: int64(r.cfg.ChangeLog), MaxAge: changeLogAge, MaxBytes: -1, MaxMsgSize: -1, MaxConsumers: -1,
+		AllowDirect: true,
+	}); err != nil {
+		return w.instead(ctx, err)
+	}
+	_, err = r.clock.now(ctx)
+	return err
+}
+
+// supported returns an error that says what the server lacks.
+func (r *Registry) supported(ctx context.Context, js jetstream.JetStream) error {
+	limited, cancel := r.conn.within(ctx)
+	defer cancel()
+	info, err := js.AccountInfo(limited)
+	if err != nil {
+		return r.conn.ended(ctx, err)
+	}
+	if info.API.Level < requiredLevel {
+		return fmt.Errorf("%w: nats-server %s has no TTL for each message, 2.11 or newer has",
+			multicastregistry.ErrUnsupported, r.conn.nc.ConnectedServerVersion())
+	}
+	return nil
+}
+
+// instead returns a refusal during the call in place of the silence that follows from it.
+func (w *watch) instead(ctx context.Context, err error) error {
+	w.of.mu.Lock()
+	defer w.of.mu.Unlock()
+	if len(w.refused) > 0 && ctx.Err() == nil && errors.Is(err, multicastregistry.ErrUnavailable) {
+		return w.refused[len(w.refused)-1]
+	}
+	return err
+}
+
+// errConflict says that a key's last message is another one than expected, or that one is on its way.
+var errConflict = errors.New("another change came first")
+
+// write publishes a message to a key under the condition that the last one of the key has the given sequence, 0 for none, and
+// returns the new one's. A TTL of 0 is none.
+func (r *Registry) write(
+	ctx context.Context, name string, expected uint64, ttl time.Duration, header nats.Header, data []byte,
+) (seq uint64, err error) {
+	if header == nil {
+		header = nats.Header{}
+	}
+	header[headerExpected] = []string{strconv.FormatUint(expected, 10)}
+	if ttl > 0 {
+		header[headerTTL] = []string{strconv.FormatInt(int64((ttl+time.Second-1)/time.Second), 10)}
+	}
+	reply, err := r.bucket.request(ctx, r.prefix+name, header, data)
+	if err != nil {
+		return 0, err
+	}
+	var ack struct {
+		Error *jetstream.APIError `json:"error"`
+		Seq   uint64              `json:"seq"`
+	}
+	if err := json.Unmarshal(reply.Data, &ack); err != nil {
+		return 0, fmt.Errorf("an answer that is no acknowledgement: %w", err)
+	}
+	if ack.Error == nil {
+		return ack.Seq, nil
+	}
+	if code := ack.Error.ErrorCode; code == jetstream.JSErrCodeStreamWrongLastSequence || code == codeInProcess {
+		return 0, errConflict
+	}
+	return 0, ack.Error
+}
+
+// codeInProcess is what a replicated stream answers while another change of the key is under way.
+const codeInProcess = 10_164
+
+// store writes a record. The caller tells of it.
+func (r *Registry) store(ctx context.Context, name string, expected uint64, next *record) (uint64, error) {
+	data, err := json.Marshal(next)
+	if err != nil {
+		return 0, err
+	}
+	if most := r.conn.MaxPayload(); len(data) > most {
+		return 0, invalid("metadata", "takes %d bytes as JSON, this server takes %d", len(data), most)
+	}
+	ttl := time.Duration(0)
+	if next.TTL > 0 {
+		ttl = next.ttl() + r.lag
+	}
+	return r.write(ctx, name, expected, ttl, nil, data)
+}
+
+// tell appends a change to the log, without waiting: what gets lost there is found, or noticed, by whoever reads the log.
+func (r *Registry) tell(e logEntry) {
+	if data, err := json.Marshal(&e); err == nil {
+		_ = r.conn.nc.Publish(r.told, data)
+	}
+}
+
+// current returns what a key's last message says; an absent key has sequence 0.
+func (r *Registry) current(ctx context.Context, name string) (state, error) {
+	m, ok, err := r.bucket.last(ctx, r.prefix+name)
+	if err != nil || !ok {
+		return state{}, err
+	}
+	return parseState(m), nil
+}
+
+// expire puts the end of a lease in the place of its record, and returns the sequence of that.
+func (r *Registry) expire(ctx context.Context, name string, seq uint64) (uint64, error) {
+	seq, err := r.write(ctx, name, seq, r.lag, nats.Header{
+		headerOperation: {operationDelete}, headerReason: {reasonExpired},
+	}, nil)
+	if err == nil {
+		r.tell(logEntry{Seq: seq, Kind: entryExpire, Name: name})
+	}
+	return seq, err
+}
+
+// Put implements multicastregistry.Registry.
+func (r *Registry) Put(
+	ctx context.Context, identity multicastregistry.Identity, mode multicastregistry.PutMode,
+) (multicastregistry.Identity, error) {
+	stored, err := r.put(ctx, identity, mode)
+	if err != nil {
+		return multicastregistry.Identity{}, wrap("put", identity.ID, err)
+	}
+	return stored, nil
+}
+
+func (r *Registry) put(
+	ctx context.Context, identity multicastregistry.Identity, mode multicastregistry.PutMode,
+) (stored multicastregistry.Identity, err error) {
+	metadata, err := multicastregistry.CopyMetadata(identity.Metadata)
+	if err != nil {
+		return stored, err
+	}
+	next := record{}
+	if next.Metadata, err = encodeMetadata(metadata); err != nil {
+		return stored, err
+	}
+	name := multicastregistry.EncodeName(identity.ID)
+	known := mode == multicastregistry.Create // as a rule a create finds nothing
+	last := state{}
+	for attempt := 0; ; attempt++ {
+		if !known {
+			if last, err = r.current(ctx, name); err != nil {
+				return stored, err
+			}
+		}
+		now, err := r.clock.now(ctx)
+		switch {
+		case err != nil:
+			return stored, err
+		case !last.present:
+		case !last.record.over(now) && mode == multicastregistry.Create:
+			return stored, multicastregistry.ErrAlreadyExists
+		case last.record.over(now):
+			last.seq, err = r.expire(ctx, name, last.seq)
+		}
+		if err == nil {
+			if before := instant(last.record.Registered); now.Before(before) {
+				now = before // readings of the clock may differ a little
+			}
+			next.Registered = now.UnixMicro()
+			next.begin(identity.TTL, now)
+			var seq uint64
+			if seq, err = r.store(ctx, name, last.seq, &next); err == nil {
+				r.tell(logEntry{Seq: seq, Kind: entryPut, Name: name, Record: &next})
+				stored, _ = (&record{TTL: next.TTL, Registered: next.Registered, Expires: next.Expires}).identity(identity.ID, seq)
+				stored.Metadata = metadata
+				return stored, nil
+			}
+		}
+		if !errors.Is(err, errConflict) {
+			return stored, err
+		}
+		known = false
+		if err := giveWay(ctx, attempt); err != nil {
+			return stored, err
+		}
+	}
+}
+
+// giveWay waits a little where changes of one key keep coming in each other's way.
+func giveWay(ctx context.Context, attempt int) error {
+	if attempt < 2 {
+		return ctx.Err()
+	}
+	return wait(ctx, rand.N(time.Millisecond<<min(attempt-2, 5)))
+}
+
+// wait returns after a while, or with the context's error.
+func wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Renew implements multicastregistry.Registry.
+func (r *Registry) Renew(ctx context.Context, id string, ttl time.Duration) (multicastregistry.Lease, error) {
+	lease, err := r.renew(ctx, multicastregistry.EncodeName(id), ttl)
+	return lease, wrap("renew", id, err)
+}
+
+func (r *Registry) renew(ctx context.Context, name string, ttl time.Duration) (lease multicastregistry.Lease, err error) {
+	for attempt := 0; ; attempt++ {
+		last, err := r.current(ctx, name)
+		if err != nil {
+			return lease, err
+		}
+		now, err := r.clock.now(ctx)
+		if err != nil {
+			return lease, err
+		}
+		if !last.live(now) {
+			return lease, multicastregistry.ErrNotFound
+		}
+		next := last.record
+		next.Revision = last.registration()
+		if ttl == 0 {
+			next.begin(last.record.ttl(), now)
+		} else {
+			next.begin(ttl, now)
+		}
+		seq, err := r.store(ctx, name, last.seq, &next)
+		switch {
+		case err == nil:
+			told := record{TTL: next.TTL, Expires: next.Expires, Revision: next.Revision}
+			r.tell(logEntry{Seq: seq, Kind: entryRenew, Name: name, Record: &told})
+			return next.lease(), nil
+		case !errors.Is(err, errConflict):
+			return lease, err
+		}
+		if err := giveWay(ctx, attempt); err != nil {
+			return lease, err
+		}
+	}
+}
+
+// Delete implements multicastregistry.Registry.
+func (r *Registry) Delete(ctx context.Context, id string, only multicastregistry.Revision) (existed bool, err error) {
+	existed, err = r.remove(ctx, multicastregistry.EncodeName(id), only)
+	return existed, wrap("delete", id, err)
+}
+
+func (r *Registry) remove(ctx context.Context, name string, only multicastregistry.Revision) (existed bool, err error) {
+	for attempt := 0; ; attempt++ {
+		last, err := r.current(ctx, name)
+		if err != nil {
+			return false, err
+		}
+		now, err := r.clock.now(ctx)
+		if err != nil {
+			return false, err
+		}
+		if !last.live(now) || only != 0 && uint64(only) != last.registration() {
+			return false, nil
+		}
+		seq, err := r.write(ctx, name, last.seq, r.lag, nats.Header{headerOperation: {operationDelete}}, nil)
+		switch {
+		case err == nil:
+			r.tell(logEntry{Seq: seq, Kind: entryDelete, Name: name})
+			return true, nil
+		case !errors.Is(err, errConflict):
+			return false, err
+		}
+		if err := giveWay(ctx, attempt); err != nil {
+			return false, err
+		}
+	}
+}
+
+// Head implements multicastregistry.Header: it is the last sequence of the bucket's stream, as its leader knows it.
+func (r *Registry) Head(ctx context.Context) (multicastregistry.Revision, error) {
+	info, err := r.bucket.info(ctx, false, 0)
+	return multicastregistry.Revision(info.State.LastSeq), wrap("head", "", err)
+}
+
+// Ping implements multicastregistry.Pinger: it asks the bucket's leader.
+func (r *Registry) Ping(ctx context.Context) error {
+	_, err := r.bucket.info(ctx, false, 0)
+	return wrap("ping", "", err)
+}
+
+// name returns the key of a message of the bucket.
+func (r *Registry) name(m streamMsg) string { return strings.TrimPrefix(m.subject, r.prefix) }

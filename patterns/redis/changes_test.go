@@ -1,0 +1,351 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/prism-data-layer/prism/internal/testenv"
+	mr "github.com/prism-data-layer/prism/patterns/multicast_registry"
+)
+
+// reader pulls a feed, element by element.
+type reader struct {
+	t    testing.TB
+	next func() (mr.Change, error, bool)
+}
+
+// read begins to read a feed, which ends with the test.
+func read(t testing.TB, r mr.Changes, after mr.Position) *reader {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	next, stop := iter.Pull2(r.Changes(ctx, after))
+	t.Cleanup(func() {
+		cancel()
+		stop()
+	})
+	return &reader{t: t, next: next}
+}
+
+// until reads up to a change of a kind and returns it; what names what came before.
+func (r *reader) until(kind mr.ChangeKind) (c mr.Change, what string) {
+	r.t.Helper()
+	for {
+		c, err, ok := r.next()
+		if err != nil || !ok {
+			r.t.Fatalf("the feed ends: %v", err)
+		}
+		if c.Kind == kind {
+			return c, what
+		}
+		what += fmt.Sprintf("%d:%s ", c.Kind, c.Identity.ID)
+	}
+}
+
+// fails reads up to the error.
+func (r *reader) fails() error {
+	r.t.Helper()
+	for {
+		_, err, ok := r.next()
+		if err != nil {
+			if _, _, more := r.next(); more {
+				r.t.Error("the feed goes on after its error")
+			}
+			return err
+		}
+		if !ok {
+			r.t.Fatal("the feed ends without an error")
+		}
+	}
+}
+
+func store(t testing.TB, r mr.Registry, ids ...string) (last mr.Identity) {
+	t.Helper()
+	for _, id := range ids {
+		var err error
+		last, err = r.Put(t.Context(), mr.Identity{ID: id, TTL: time.Hour}, mr.Replace)
+		noError(t, err)
+	}
+	return last
+}
+
+func TestParsePosition(t *testing.T) {
+	for _, row := range []struct {
+		position mr.Position
+		want     cursor
+		ok       bool
+	}{
+		{"abc:7", cursor{"abc", 7}, true},
+		{":0", cursor{}, true},
+		{"abc:0", cursor{"abc", 0}, true},
+		{"", cursor{}, false},
+		{"abc", cursor{}, false},
+		{":7", cursor{}, false},
+		{"abc:", cursor{}, false},
+		{"abc:-1", cursor{}, false},
+		{"abc:+1", cursor{}, false},
+		{"abc:7:8", cursor{}, false},
+		{"abc:9223372036854775808", cursor{}, false},
+	} {
+		got, ok := parsePosition(row.position)
+		if got != row.want || ok != row.ok {
+			t.Errorf("%q: %+v, %v", row.position, got, ok)
+		}
+		if ok && got.position() != row.position {
+			t.Errorf("%q comes back as %q", row.position, got.position())
+		}
+	}
+}
+
+func TestParseEntry(t *testing.T) {
+	r := NewRegistry(nil, RegistryConfig{Namespace: "x"})
+	for _, row := range []struct {
+		id, fields string // fields: name, value, …, separated by spaces
+		want       string // or a part of the error
+		before     uint64
+	}{
+		{"7-0", `k p i a=20b m {} t -1 r 5 e 0 b 3`, `1970 {a b map[] -1ns}`, 3},
+		{"7-0", `k p i a m {} t 2 r 5 e 9`, `1970 {a map[] 2ms}`, 6},
+		{"7-0", `k n b 3`, ``, 3},
+		{"7-0", `k q i a`, `k "q" is no kind of change`, 0},
+		{"7-0", `i a`, `k "" is no kind of change`, 0},
+		{"7-0", `k d i =`, `i "=" is not an encoded name`, 0},
+		{"7-1", `k d i a`, `the id is not a revision`, 0},
+		{"0-0", `k d i a`, `the id is not a revision`, 0},
+		{"x-0", `k d i a`, `the id is not a revision`, 0},
+		{"7-0", `k d i a b x`, `b "x" is not a number`, 0},
+		{"7-0", `k p i a m { t 2 r 5 e 9`, `identity "a":`, 0},
+		{"7-0", `k p i a m {} t 2 e 9`, `r "" is not a number`, 0},
+		{"7-0", `k r i a t 2`, `e "" is not a number`, 0},
+		{"7-0", `k r i a e 2`, `t "" is not a number`, 0},
+	} {
+		fields := map[string]string{}
+		list := strings.Fields(row.fields)
+		for i := 0; i < len(list); i += 2 {
+			fields[list[i]] = list[i+1]
+		}
+		c, before, err := r.parseEntry(&rueidis.XRangeEntry{ID: row.id, FieldValues: fields})
+		if before != row.before {
+			t.Errorf("%s %s: the one before is %d", row.id, row.fields, before)
+		}
+		if err != nil {
+			if !errors.Is(err, errReply) || !strings.Contains(err.Error(), row.want) || row.want == "" ||
+				!strings.Contains(err.Error(), "entry "+row.id+" of {prism:x}:log") {
+				t.Errorf("%s %s: %v", row.id, row.fields, err)
+			}
+			continue
+		}
+		if i := c.Identity; c.Kind != 0 {
+			if got := fmt.Sprintf("%d {%s %v %v}", i.RegisteredAt.UTC().Year(), i.ID, i.Metadata, i.TTL); got != row.want {
+				t.Errorf("%s %s: %s", row.id, row.fields, got)
+			}
+		} else if row.want != "" {
+			t.Errorf("%s %s: no error", row.id, row.fields)
+		}
+	}
+}
+
+// TestChangesBadEntry puts into the log what no script writes.
+func TestChangesBadEntry(t *testing.T) {
+	c := shared(t)
+	r := registry(t, c, RegistryConfig{})
+	store(t, r, "a")
+	feed := read(t, r, "")
+	synced, _ := feed.until(mr.Synced)
+	noError(t, do(t, c, "XADD", r.keys.log, "2-0", "k", "p", "i", "b", "m", "{", "t", "1", "r", "1", "e", "1").Error())
+	noError(t, do(t, c, "HSET", r.keys.head, "revision", "2").Error())
+	if err := feed.fails(); !strings.Contains(err.Error(), "redis: changes: ") || !strings.Contains(err.Error(), r.keys.log) {
+		t.Error(err)
+	}
+	if err := read(t, r, synced.Position).fails(); !strings.Contains(err.Error(), r.keys.log) {
+		t.Error(err)
+	}
+	noError(t, do(t, c, "HSET", r.keys.head, "revision", "x").Error())
+	if err := read(t, r, "").fails(); !strings.Contains(err.Error(), r.keys.head) {
+		t.Error(err)
+	}
+}
+
+// TestChangesLostData takes the data away while a feed is read: what follows is told anew, whatever its revisions are.
+func TestChangesLostData(t *testing.T) {
+	for name, lose := range map[string]func(c *Conn, r *Registry) error{
+		"flushed":  func(c *Conn, _ *Registry) error { return do(t, c, "FLUSHALL").Error() },
+		"no log":   func(c *Conn, r *Registry) error { store(t, r, "x"); return do(t, c, "DEL", r.keys.log).Error() },
+		"an older": func(c *Conn, r *Registry) error { return do(t, c, "HSET", r.keys.head, "revision", "1").Error() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := testenv.NewRedis(t)
+			c := connect(t, Config{Host: server.Addr})
+			r := registry(t, c, RegistryConfig{})
+			store(t, r, "a", "b", "c")
+			waiting := read(t, r, "")
+			last, _ := waiting.until(mr.Synced)
+			noError(t, lose(c, r))
+			waiting.until(mr.Reset)
+			if name != "flushed" {
+				return
+			}
+			_, what := waiting.until(mr.Synced)
+			if what != "" {
+				t.Errorf("the empty registry is told to have %s", what)
+			}
+			store(t, r, "d", "e", "f", "g", "h") // beyond where the reader was
+			if _, what := waiting.until(mr.Synced); what != "2:d 2:e 2:f 2:g 2:h " {
+				t.Errorf("after the loss came %s", what)
+			}
+			again := read(t, r, last.Position)
+			again.until(mr.Reset)
+			if _, what := again.until(mr.Synced); strings.Count(what, "2:") != 5 {
+				t.Errorf("after the loss there is %s", what)
+			}
+		})
+	}
+}
+
+// TestChangesFlushedBetween lets the log be one of another history that reaches beyond the reader's place when it looks.
+func TestChangesFlushedBetween(t *testing.T) {
+	server := testenv.NewRedis(t)
+	c := connect(t, Config{Host: server.Addr})
+	r := registry(t, c, RegistryConfig{})
+	store(t, r, "a", "b", "c")
+	feed := read(t, r, "")
+	feed.until(mr.Synced) // and the reader does not look until asked again
+	noError(t, do(t, c, "FLUSHALL").Error())
+	store(t, r, "d", "e", "f", "g", "h")
+	if _, what := feed.until(mr.Reset); what != "" {
+		t.Errorf("before the reset came %s", what)
+	}
+	if _, what := feed.until(mr.Synced); strings.Count(what, "2:") != 5 {
+		t.Errorf("after the reset came %s", what)
+	}
+}
+
+// TestChangesOutage stops Redis: the feed ends, and goes on where it was once Redis is back.
+func TestChangesOutage(t *testing.T) {
+	server := testenv.NewRedis(t, "--appendonly", "yes", "--appendfsync", "always")
+	c := connect(t, Config{Host: server.Addr, Timeout: time.Second})
+	for _, r := range []SweptRegistry{
+		registry(t, c, RegistryConfig{}), sharded(t, c, RegistryConfig{}),
+	} {
+		store(t, r, "a", "b")
+		feed := read(t, r, "")
+		last, _ := feed.until(mr.Synced)
+		server.Kill()
+		if err := feed.fails(); !errors.Is(err, mr.ErrUnavailable) {
+			t.Error(err)
+		}
+		if err := read(t, r, last.Position).fails(); !errors.Is(err, mr.ErrUnavailable) {
+			t.Error(err)
+		}
+		server.Start()
+		eventually(t, "Redis is back", func() bool { return r.Ping(t.Context()) == nil })
+		store(t, r, "c")
+		if _, what := read(t, r, last.Position).until(mr.Synced); what != "2:c " {
+			t.Errorf("after the outage came %q", what)
+		}
+	}
+}
+
+// TestChangesStall has the network swallow everything: a feed does not wait for ever, nor longer than its context.
+func TestChangesStall(t *testing.T) {
+	fault := testenv.NewFault(t, testenv.Redis(t).Addr)
+	c := connect(t, Config{Host: fault.Addr, Timeout: time.Second})
+	r := registry(t, c, RegistryConfig{})
+	feed := read(t, r, "")
+	feed.until(mr.Synced)
+	fault.Stall()
+	if err := feed.fails(); !errors.Is(err, mr.ErrUnavailable) {
+		t.Error(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	for _, err := range r.Changes(ctx, "") {
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+	}
+	fault.Heal()
+	eventually(t, "the network is back", func() bool { return r.Ping(t.Context()) == nil })
+	read(t, r, "").until(mr.Synced)
+}
+
+// TestChangesManyReaders has many feeds wait at once, over one connection's clients.
+func TestChangesManyReaders(t *testing.T) {
+	r := registry(t, shared(t), RegistryConfig{})
+	feeds := make([]*reader, 100)
+	for i := range feeds {
+		feeds[i] = read(t, r, "")
+		feeds[i].until(mr.Synced)
+	}
+	store(t, r, "a")
+	for _, feed := range feeds {
+		feed.until(mr.Put)
+	}
+}
+
+// TestSnapshotOlderThanLog hands on identities of a snapshot after the log has told more of them.
+func TestSnapshotOlderThanLog(t *testing.T) {
+	var got []string
+	f := feed{told: map[string]told{}, yield: func(c mr.Change, _ error) bool {
+		got = append(got, fmt.Sprintf("%d:%s:%v", c.Kind, c.Identity.ID, c.Identity.TTL))
+		return true
+	}}
+	tell := func(kind mr.ChangeKind, id string, ttl time.Duration) {
+		f.remember(mr.Change{Kind: kind, Identity: mr.Identity{ID: id, TTL: ttl}})
+	}
+	tell(mr.Put, "put", 1)
+	tell(mr.Delete, "deleted", 0)
+	tell(mr.Expire, "expired", 0)
+	tell(mr.Renew, "renewed", 2)
+	tell(mr.Renew, "renewed", 3)
+	tell(mr.Put, "put and renewed", 4)
+	tell(mr.Renew, "put and renewed", 5)
+	for _, id := range []string{"put", "deleted", "expired", "renewed", "put and renewed", "untouched"} {
+		noError(t, f.found(mr.Identity{ID: id, TTL: 9}))
+	}
+	if want := "[2:renewed:3ns 2:untouched:9ns]"; fmt.Sprint(got) != want {
+		t.Errorf("yields %v, want %s", got, want)
+	}
+}
+
+// BenchmarkChanges measures the time from a put until its change has come, and a snapshot of 10,000 identities beside a scan.
+func BenchmarkChanges(b *testing.B) {
+	for name, shards := range map[string]int{"1 shard": 1, "4 shards": 4} {
+		r, err := OpenRegistry(shared(b), RegistryConfig{Namespace: testenv.Prefix(b), Shards: shards})
+		noError(b, err)
+		for n := range 10_000 {
+			store(b, r, fmt.Sprint("device-", n))
+		}
+		b.Run(name+"/latency", func(b *testing.B) {
+			feed := read(b, r, "")
+			feed.until(mr.Synced)
+			for b.Loop() {
+				store(b, r, "x")
+				feed.until(mr.Put)
+			}
+		})
+		b.Run(name+"/snapshot", func(b *testing.B) {
+			for b.Loop() {
+				for c, err := range r.Changes(b.Context(), "") {
+					noError(b, err)
+					if c.Kind == mr.Synced {
+						break
+					}
+				}
+			}
+		})
+		b.Run(name+"/scan", func(b *testing.B) {
+			for b.Loop() {
+				for _, err := range r.Scan(b.Context(), nil) {
+					noError(b, err)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,41 @@
+package redis
+
+import (
+	"testing"
+
+	"github.com/prism-data-layer/prism/internal/testenv"
+	mr "github.com/prism-data-layer/prism/patterns/multicast_registry"
+	"github.com/prism-data-layer/prism/patterns/multicast_registry/slottest"
+)
+
+// registryOptions tells the suite about a registry on the Redis that tests share; a sweep comes within two seconds.
+func registryOptions() slottest.RegistryOptions {
+	return slottest.RegistryOptions{
+		SweptWithin: 2 * sweepEvery,
+		OpenPair: func(t *testing.T) (a, b mr.Registry) {
+			cfg := RegistryConfig{Namespace: testenv.Prefix(t)}
+			return registry(t, shared(t), cfg), registry(t, shared(t), cfg)
+		},
+		OpenNeighbours: func(t *testing.T) (a, b mr.Registry) {
+			c, name := shared(t), testenv.Prefix(t)
+			return registry(t, c, RegistryConfig{Namespace: name}), registry(t, c, RegistryConfig{Namespace: name + "-b"})
+		},
+		OpenLimited: func(t *testing.T, limit int) mr.Registry {
+			return registry(t, shared(t), RegistryConfig{MaxIdentities: limit})
+		},
+		OpenLogged: func(t *testing.T, log int) (a, b mr.Registry) {
+			cfg := RegistryConfig{Namespace: testenv.Prefix(t), ChangeLog: log}
+			return registry(t, shared(t), cfg), registry(t, shared(t), cfg)
+		},
+	}
+}
+
+func TestRegistry(t *testing.T) {
+	for _, enumerate := range []string{EnumerateNative, EnumerateScan} {
+		t.Run(enumerate, func(t *testing.T) {
+			slottest.Registry(t, func(t *testing.T) mr.Registry {
+				return registry(t, shared(t), RegistryConfig{Enumerate: enumerate})
+			}, registryOptions())
+		})
+	}
+}

@@ -1,0 +1,36 @@
+// Package redis fills the registry and messaging slots with Redis 7 or newer: one server, a Sentinel group or a Cluster.
+//
+// # Keys
+//
+// All keys of a namespace share a hash tag, so that one script can change them together, on a cluster too. With shards: N a
+// namespace has N such groups, each on its own slot, and an identity belongs to one of them:
+//
+//	{prism:presence}:id:<name>   hash     one identity: m metadata (JSON), t TTL in ms (-1: never expires), r registered
+//	                                      at and e expires at, both in ms of the Unix epoch (e 0: never), v revision.
+//	                                      Redis expires the key at e.
+//	{prism:presence}:leases      zset     name -> e (+inf: never): membership, count, and the order of sweeping
+//	{prism:presence}:head        hash     revision: of the latest change; epoch: random, new when Redis lost the data
+//	{prism:presence}:log         stream   the change log, capped: entry <revision>-0 with k (p put, r renew, d delete,
+//	                                      x expire), i name, and m t r e as far as they changed; b, the revision before,
+//	                                      unless that is one less; k n: the revision was raised, nothing else (shards)
+//
+// Names are spelled as multicastregistry.EncodeName does. With shards the tag is {prism:presence:<n>}.
+//
+// # Guarantees
+//
+// Every change is one script, which checks, writes and logs by Redis TIME, or does nothing. An identity is absent from the
+// millisecond at which its lease ends, by Redis' clock, whether Redis or a sweep has removed it or not. Nothing relies on
+// keyspace notifications, and no command looks through the whole keyspace.
+//
+// Revisions count up from 1 without gaps, unless shards share a clock: see Registry. When the head was lost, with or without
+// the rest, the next change is revision 1 of another epoch, and the log begins anew. A hash that is gone before its time,
+// evicted or deleted by hand, is not live, though it counts until its lease would have ended: maxmemory-policy should be
+// noeviction. At maxmemory registrations are ErrQuota; renewals, deletions, sweeps and all reads go on.
+//
+// # Rights
+//
+// A Redis user needs "~{prism:*" with +ping, +hello, +info, +client|setname, +eval, +evalsha, +eval_ro, +evalsha_ro, +time,
+// +hget, +hmget, +hset, +hincrby, +zadd, +zrem, +zscore, +zscan, +zcount, +zrange, +xadd, +xread, +del, +pexpireat, +persist;
+// with "&prism*" and the pub/sub commands for messaging; and with +cluster|slots, +cluster|shards and +role on a Cluster or
+// behind Sentinels. A script without one of its rights changes nothing.
+package redis

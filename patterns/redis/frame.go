@@ -1,0 +1,78 @@
+package redis
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"time"
+
+	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
+)
+
+// frameVersion is the first byte of a frame. No UTF-8 text begins with it, so that text from other programs is no frame.
+const frameVersion = 0xA1
+
+// encodeFrame returns what is published for a message:
+//
+//	version byte | SentAt in ms of the Unix epoch, varint | ID | ContentType | AckTo | payload, to the end
+//
+// ID, ContentType and AckTo have their length in front, as uvarint. Topic and identity are the channel's.
+func encodeFrame(message *multicastregistry.Message) []byte {
+	size := 1 + 4*binary.MaxVarintLen64 + len(message.ID) + len(message.ContentType) + len(message.AckTo) + len(message.Payload)
+	frame := append(make([]byte, 0, size), frameVersion)
+	frame = binary.AppendVarint(frame, message.SentAt.UnixMilli())
+	for _, text := range []string{message.ID, message.ContentType, message.AckTo} {
+		frame = binary.AppendUvarint(frame, uint64(len(text)))
+		frame = append(frame, text...)
+	}
+	return append(frame, message.Payload...)
+}
+
+// decodeFrame is the inverse of encodeFrame. Anyone can publish anything: what is no frame comes as the payload of a message
+// with an id of its own, sent now, that wants no ack. So `redis-cli publish prism.presence.user-1 hello` works.
+func decodeFrame(frame string) multicastregistry.Message {
+	message, ok := parseFrame(frame)
+	if !ok {
+		return multicastregistry.Message{
+			ID: rand.Text(), Payload: []byte(frame), SentAt: time.UnixMilli(time.Now().UnixMilli()),
+		}
+	}
+	return message
+}
+
+func parseFrame(frame string) (message multicastregistry.Message, ok bool) {
+	if frame == "" || frame[0] != frameVersion {
+		return message, false
+	}
+	zigzag, rest, ok := cutUvarint(frame[1:])
+	if !ok {
+		return message, false
+	}
+	message.SentAt = time.UnixMilli(int64(zigzag>>1) ^ -int64(zigzag&1))
+	for _, text := range []*string{&message.ID, &message.ContentType, &message.AckTo} {
+		var size uint64
+		if size, rest, ok = cutUvarint(rest); !ok || size > uint64(len(rest)) {
+			return multicastregistry.Message{}, false
+		}
+		*text, rest = rest[:size], rest[size:]
+	}
+	if message.ID == "" {
+		return multicastregistry.Message{}, false // every message has one
+	}
+	message.Payload = []byte(rest)
+	return message, true
+}
+
+// cutUvarint reads a uvarint off the front. It is not ok when there is none, or one beyond 64 bits.
+func cutUvarint(s string) (value uint64, rest string, ok bool) {
+	for i := 0; i < len(s) && i < binary.MaxVarintLen64; i++ {
+		b := s[i]
+		if i == binary.MaxVarintLen64-1 && b > 1 {
+			return 0, "", false
+		}
+		value |= uint64(b&0x7f) << (7 * i)
+		if b < 0x80 {
+			return value, s[i+1:], true
+		}
+	}
+	return 0, "", false
+}

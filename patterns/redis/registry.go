@@ -1,0 +1,285 @@
+package redis
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
+)
+
+var (
+	_ multicastregistry.Registry = (*Registry)(nil)
+	_ multicastregistry.Header   = (*Registry)(nil)
+	_ multicastregistry.Counter  = (*Registry)(nil)
+	_ multicastregistry.Pinger   = (*Registry)(nil)
+)
+
+const (
+	// DefaultChangeLog is how many changes the log keeps.
+	DefaultChangeLog = 65536
+	// EnumerateNative evaluates filters in Redis, in small batches.
+	EnumerateNative = "native"
+	// EnumerateScan fetches all identities and evaluates filters here.
+	EnumerateScan = "scan"
+
+	maxShards = 1024
+	// exactLog is from which length on the log is cut at whole nodes, which is cheaper and leaves it a little longer.
+	exactLog = 1000
+)
+
+// RegistryConfig is the configuration of a registry.
+type RegistryConfig struct {
+	// Namespace is the name of the namespace, which all keys carry.
+	Namespace string
+	// MaxIdentities is the most live identities; another one is ErrQuota. Default (0): no limit.
+	MaxIdentities int
+	// Shards spreads the namespace over that many hash tags. Default (0): 1.
+	Shards int
+	// ChangeLog is how many changes the log keeps for readers that were away. Default (0): DefaultChangeLog.
+	ChangeLog int
+	// Enumerate says where filters are evaluated: EnumerateNative or EnumerateScan. Default: EnumerateNative.
+	Enumerate string
+}
+
+func (c RegistryConfig) withDefaults() RegistryConfig {
+	if c.Shards == 0 {
+		c.Shards = 1
+	}
+	if c.ChangeLog == 0 {
+		c.ChangeLog = DefaultChangeLog
+	}
+	if c.Enumerate == "" {
+		c.Enumerate = EnumerateNative
+	}
+	return c
+}
+
+// Validate returns an InvalidError that names the field with an impossible value.
+func (c RegistryConfig) Validate() error {
+	c = c.withDefaults()
+	switch {
+	case c.MaxIdentities < 0:
+		return invalid("max_identities", "must not be negative")
+	case c.Shards < 1 || c.Shards > maxShards:
+		return invalid("shards", "must be from 1 to %d", maxShards)
+	case c.ChangeLog < 1:
+		return invalid("change_log", "must be at least 1")
+	case c.Enumerate != EnumerateNative && c.Enumerate != EnumerateScan:
+		return invalid("enumerate", "%q is not a way to enumerate; legal values: %s, %s", c.Enumerate, EnumerateNative, EnumerateScan)
+	}
+	return nil
+}
+
+// Registry keeps the identities of one group of keys.
+type Registry struct {
+	conn *Conn
+	keys keys
+	cfg  RegistryConfig
+	// maxlen and trim are how the log is cut, as change.lua takes it.
+	maxlen, trim string
+	// clock is shared by the shards of a namespace: a change gets a revision above it, and raises it. So whatever happens
+	// after something else through one process has the higher revision, whichever shards they are on. nil: one shard.
+	clock *atomic.Uint64
+}
+
+// NewRegistry returns the registry of a namespace that is kept in one group of keys: shards are not looked at. The
+// configuration must be valid. Somebody must run Sweep, in this process or another.
+func NewRegistry(conn *Conn, cfg RegistryConfig) *Registry { return newShard(conn, cfg, 0, 1) }
+
+// newShard returns one of a namespace's shards.
+func newShard(conn *Conn, cfg RegistryConfig, shard, of int) *Registry {
+	cfg = cfg.withDefaults()
+	r := &Registry{conn: conn, keys: keysOf(cfg.Namespace, shard, of), cfg: cfg, maxlen: strconv.Itoa(cfg.ChangeLog), trim: "="}
+	if cfg.ChangeLog >= exactLog {
+		r.trim = "~"
+	}
+	return r
+}
+
+// Put implements multicastregistry.Registry.
+func (r *Registry) Put(
+	ctx context.Context, identity multicastregistry.Identity, mode multicastregistry.PutMode,
+) (multicastregistry.Identity, error) {
+	stored, err := r.put(ctx, identity, mode)
+	if err != nil {
+		return multicastregistry.Identity{}, r.conn.wrap(ctx, "put", identity.ID, err)
+	}
+	return stored, nil
+}
+
+func (r *Registry) put(
+	ctx context.Context, identity multicastregistry.Identity, mode multicastregistry.PutMode,
+) (multicastregistry.Identity, error) {
+	metadata, err := multicastregistry.CopyMetadata(identity.Metadata)
+	if err != nil {
+		return identity, err
+	}
+	text, err := encodeMetadata(metadata)
+	if err != nil {
+		return identity, err
+	}
+	create := "0"
+	if mode == multicastregistry.Create {
+		create = "1"
+	}
+	name := multicastregistry.EncodeName(identity.ID)
+	reply, err := r.change(ctx, putScript, []string{r.keys.leases, r.keys.head, r.keys.log, r.keys.identity + name},
+		name, text, millis(identity.TTL), create, strconv.Itoa(r.cfg.MaxIdentities))
+	if err != nil {
+		return identity, err
+	}
+	switch {
+	case reply[0] == 0:
+		return identity, multicastregistry.ErrAlreadyExists
+	case reply[0] == 2:
+		return identity, fmt.Errorf("%w: the namespace has its %d identities", multicastregistry.ErrQuota, r.cfg.MaxIdentities)
+	case len(reply) != 4:
+		return identity, fmt.Errorf("%w: put: %v", errReply, reply)
+	}
+	return multicastregistry.Identity{
+		ID: identity.ID, Metadata: metadata, TTL: roundUp(identity.TTL), RegisteredAt: time.UnixMilli(reply[2]),
+		ExpiresAt: instant(reply[3]), Revision: r.seen(reply[1]),
+	}, nil
+}
+
+// Renew implements multicastregistry.Registry.
+func (r *Registry) Renew(ctx context.Context, id string, ttl time.Duration) (multicastregistry.Lease, error) {
+	length := "0"
+	if ttl != 0 {
+		length = millis(ttl)
+	}
+	name := multicastregistry.EncodeName(id)
+	reply, err := r.change(ctx, renewScript, []string{r.keys.leases, r.keys.head, r.keys.log, r.keys.identity + name}, name, length)
+	switch {
+	case err != nil:
+	case reply[0] == 0:
+		err = multicastregistry.ErrNotFound
+	case len(reply) != 4:
+		err = fmt.Errorf("%w: renew: %v", errReply, reply)
+	}
+	if err != nil {
+		return multicastregistry.Lease{}, r.conn.wrap(ctx, "renew", id, err)
+	}
+	r.seen(reply[1])
+	return multicastregistry.Lease{TTL: duration(reply[2]), ExpiresAt: instant(reply[3])}, nil
+}
+
+// Delete implements multicastregistry.Registry.
+func (r *Registry) Delete(ctx context.Context, id string, only multicastregistry.Revision) (existed bool, err error) {
+	name := multicastregistry.EncodeName(id)
+	reply, err := r.change(ctx, deleteScript, []string{r.keys.leases, r.keys.head, r.keys.log, r.keys.identity + name},
+		name, strconv.FormatUint(uint64(only), 10))
+	if err != nil {
+		return false, r.conn.wrap(ctx, "delete", id, err)
+	}
+	if len(reply) > 1 {
+		r.seen(reply[1])
+	}
+	return reply[0] == 1, nil
+}
+
+// change runs one of the scripts that change something, on keys and with the arguments that change.lua does not know. The
+// reply has at least one element.
+func (r *Registry) change(ctx context.Context, script *rueidis.Lua, keys []string, args ...string) ([]int64, error) {
+	floor := "0"
+	if r.clock != nil {
+		floor = strconv.FormatUint(r.clock.Load(), 10)
+	}
+	all := make([]string, 0, 9)
+	all = append(all, epoch(), floor, r.maxlen, r.trim)
+	all = append(all, args...)
+	return r.conn.run(ctx, r.conn.write, script, keys, all)
+}
+
+// seen takes notice of a revision that a script returned.
+func (r *Registry) seen(revision int64) multicastregistry.Revision {
+	now := uint64(revision)
+	for r.clock != nil {
+		before := r.clock.Load()
+		if before >= now || r.clock.CompareAndSwap(before, now) {
+			break
+		}
+	}
+	return multicastregistry.Revision(now)
+}
+
+// Head implements multicastregistry.Header. Puts, renewals, deletions and logged expiries are changes.
+func (r *Registry) Head(ctx context.Context) (multicastregistry.Revision, error) {
+	bounded, cancel, err := r.conn.bound(ctx)
+	if err == nil {
+		defer cancel()
+		var revision int64
+		revision, err = r.conn.read.Do(bounded, r.conn.read.B().Hget().Key(r.keys.head).Field("revision").Build()).AsInt64()
+		if err == nil {
+			return r.seen(revision), nil
+		}
+		if rueidis.IsRedisNil(err) {
+			return 0, nil
+		}
+	}
+	return 0, r.conn.wrap(ctx, "head", "", err)
+}
+
+// Count implements multicastregistry.Counter.
+func (r *Registry) Count(ctx context.Context) (int, error) {
+	bounded, cancel, err := r.conn.bound(ctx)
+	if err == nil {
+		defer cancel()
+		var n int64
+		n, err = countScript.Exec(bounded, r.conn.read, []string{r.keys.leases}, nil).AsInt64()
+		if err == nil {
+			return int(n), nil
+		}
+	}
+	return 0, r.conn.wrap(ctx, "count", "", err)
+}
+
+// Ping implements multicastregistry.Pinger.
+func (r *Registry) Ping(ctx context.Context) error { return r.conn.Ping(ctx) }
+
+// epoch returns random text. A script uses it only when Redis has no head.
+func epoch() string { return strconv.FormatUint(rand.Uint64(), 36) }
+
+// millis returns a TTL as the scripts take it: milliseconds, rounded up, or -1.
+func millis(ttl time.Duration) string {
+	if ttl < 0 {
+		return "-1"
+	}
+	return strconv.FormatInt(int64(roundUp(ttl)/time.Millisecond), 10)
+}
+
+func roundUp(ttl time.Duration) time.Duration {
+	if ttl < 0 {
+		return multicastregistry.NoExpiry
+	}
+	if rest := ttl % time.Millisecond; rest > 0 {
+		ttl += time.Millisecond - rest
+	}
+	return ttl
+}
+
+// duration is the inverse of millis.
+func duration(ms int64) time.Duration {
+	if ms < 0 {
+		return multicastregistry.NoExpiry
+	}
+	return time.Duration(ms) * time.Millisecond
+}
+
+// instant returns when a lease ends, as the scripts tell it.
+func instant(ms int64) time.Time {
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms)
+}
+
+func invalid(field, format string, args ...any) error {
+	return &multicastregistry.InvalidError{Field: field, Problem: fmt.Sprintf(format, args...)}
+}

@@ -1,0 +1,61 @@
+package redis
+
+import (
+	"context"
+	"math/rand/v2"
+	"strconv"
+	"time"
+)
+
+const (
+	// sweepEvery is the pause between two sweeps, give or take a quarter.
+	sweepEvery = time.Second
+	// sweepBatch is how many identities one script removes: few enough that Redis answers others in between.
+	sweepBatch = 100
+	// sweepBackoff is the longest pause after sweeps that failed.
+	sweepBackoff = 15 * time.Second
+)
+
+// Sweep removes, until the context ends, identities whose lease has ended, and logs that for the change feed. Any number of
+// processes may sweep one namespace; one has to. It looks about once a second; while Redis fails it looks less and less
+// often, and is silent: others notice. It returns nil.
+func (r *Registry) Sweep(ctx context.Context) error {
+	pause := sweepEvery
+	timer := time.NewTimer(jitter(pause))
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+		}
+		removed, err := r.sweep(ctx)
+		switch {
+		case err != nil:
+			pause = min(2*pause, sweepBackoff)
+			timer.Reset(jitter(pause))
+		case removed == sweepBatch: // more may be due: let others have a turn
+			pause = sweepEvery
+			timer.Reset(time.Millisecond)
+		default:
+			pause = sweepEvery
+			timer.Reset(jitter(pause))
+		}
+	}
+}
+
+// sweep removes a batch, and returns how many identities that were.
+func (r *Registry) sweep(ctx context.Context) (int, error) {
+	reply, err := r.change(ctx, sweepScript, []string{r.keys.leases, r.keys.head, r.keys.log},
+		r.keys.identity, strconv.Itoa(sweepBatch))
+	if err != nil {
+		return 0, r.conn.wrap(ctx, "sweep", "", err)
+	}
+	if len(reply) > 1 {
+		r.seen(reply[1])
+	}
+	return int(reply[0]), nil
+}
+
+// jitter spreads what many processes do after the same pause.
+func jitter(d time.Duration) time.Duration { return d*3/4 + rand.N(d/2) }
