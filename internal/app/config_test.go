@@ -110,8 +110,8 @@ func slots(registry, messaging string) string {
 func TestRedisAndNATSOptions(t *testing.T) {
 	got, err := app.Parse("f", []byte(slots(
 		`{type: redis, addresses: ["a:1", b], cluster: true, username: u, password: p, tls: {ca: ca.pem, cert: c.pem, key: k.pem, server_name: s, insecure: true}, `+
-			`connect_timeout: 3s, max_identities: 7, shards: 4, change_log: 100, enumerate: scan, ttl_default: 1m}`,
-		`{type: nats, servers: ["nats://a:1", "nats://b:2"], user: u, password_file: f, tls: true, inbox_prefix: _IN, connect_timeout: 2s, buffer: 9}`)))
+			`timeout: 3s, max_identities: 7, shards: 4, change_log: 100, enumerate: scan, ttl_default: 1m}`,
+		`{type: nats, servers: ["nats://a:1", "nats://b:2"], user: u, password_file: f, tls: true, inbox_prefix: _IN, timeout: 2s, buffer: 9}`)))
 	if err != nil {
 		t.Fatal(err)
 	}

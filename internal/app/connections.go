@@ -31,7 +31,8 @@ type embedded struct{ listen, storeDir string }
 // newConnections returns no connections yet. The context is left when the loops begin, so that they end with close only.
 func newConnections(ctx context.Context, logger *slog.Logger) *connections {
 	c := &connections{
-		logger: logger, redis: make(map[string]*redis.Conn), nats: make(map[string]*nats.Conn), embedded: make(map[embedded]*nats.Server),
+		logger: logger, redis: make(map[string]*redis.Conn), nats: make(map[string]*nats.Conn),
+		embedded: make(map[embedded]*nats.Server),
 	}
 	c.life, c.stop = context.WithCancel(context.WithoutCancel(ctx))
 	return c

@@ -114,10 +114,10 @@ func (r Registry) validate(typ, namespace string) error {
 		return r.Memory.Validate()
 	case typeRedis:
 		r.Redis.Namespace = namespace
-		return errors.Join(r.Redis.Conn.Validate(), r.Redis.RegistryConfig.Validate())
+		return errors.Join(r.Redis.Conn.Validate(), r.Redis.Validate())
 	case typeNATS:
 		r.NATS.Namespace = namespace
-		return errors.Join(r.NATS.Conn.validate(), r.NATS.RegistryConfig.Validate())
+		return errors.Join(r.NATS.Conn.validate(), r.NATS.Validate())
 	}
 	return unknownType(slotRegistry, typ)
 }
@@ -127,9 +127,9 @@ func (m Messaging) validate(typ string) error {
 	case typeMemory:
 		return m.Memory.Validate()
 	case typeRedis:
-		return errors.Join(m.Redis.Conn.Validate(), m.Redis.MessagingConfig.Validate())
+		return errors.Join(m.Redis.Conn.Validate(), m.Redis.Validate())
 	case typeNATS:
-		return errors.Join(m.NATS.Conn.validate(), m.NATS.MessagingConfig.Validate())
+		return errors.Join(m.NATS.Conn.validate(), m.NATS.Validate())
 	}
 	return unknownType(slotMessaging, typ)
 }
@@ -148,15 +148,14 @@ func (c NATS) validate() error {
 		return c.Validate()
 	case len(c.Servers) > 0:
 		return bad("servers", "name servers elsewhere, and embedded runs one here: use one of the two")
-	case c.User != "" || c.Password != "" || c.PasswordFile != "" || c.Token != "" || c.Credentials != "" || c.NKey != "" || c.TLS != nil:
+	case c.TLS != nil || c.User+c.Password+c.PasswordFile+c.Token+c.Credentials+c.NKey != "":
 		return bad("embedded", "the server in this process asks nobody for credentials or TLS: leave those keys out")
 	}
 	return nil
 }
 
 func slotError(slot string, err error) error {
-	var bad *multicastregistry.InvalidError
-	if errors.As(err, &bad) {
+	if _, ok := errors.AsType[*multicastregistry.InvalidError](err); ok {
 		return fmt.Errorf("backend_slots.%s.%w", slot, err)
 	}
 	return fmt.Errorf("backend_slots.%s: %w", slot, err)

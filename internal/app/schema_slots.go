@@ -98,7 +98,7 @@ func (d *decoder) redisKeys(what string, c *redis.Config) []key {
 				d.tls(n, what+"tls", (*tlsFiles)(c.TLS))
 			}
 		}},
-		{name: "connect_timeout", read: func(n ast.Node) { d.duration(n, what+"connect_timeout", &c.Timeout) }},
+		{name: "timeout", read: func(n ast.Node) { d.duration(n, what+"timeout", &c.Timeout) }},
 	}
 }
 
@@ -117,7 +117,7 @@ func (d *decoder) natsKeys(what string, c *NATS) []key {
 			}
 		}},
 		text("inbox_prefix", &c.InboxPrefix),
-		{name: "connect_timeout", read: func(n ast.Node) { d.duration(n, what+"connect_timeout", &c.Timeout) }},
+		{name: "timeout", read: func(n ast.Node) { d.duration(n, what+"timeout", &c.Timeout) }},
 		{name: "embedded", read: func(n ast.Node) { d.truth(n, what+"embedded", &c.Embedded) }},
 		{name: "listen", read: func(n ast.Node) { d.address(n, what+"listen", &c.Listen) }},
 		text("store_dir", &c.StoreDir),

@@ -102,19 +102,24 @@ func writeRedis(b *strings.Builder, c redis.Config) {
 	text(b, "password_file", c.PasswordFile)
 	option(b, "database", c.Database)
 	writeTLS(b, (*tlsFiles)(c.TLS))
-	option(b, "connect_timeout", c.Timeout)
+	option(b, "timeout", c.Timeout)
 }
 
 func writeNATS(b *strings.Builder, c NATS) {
 	texts(b, "servers", c.Servers)
 	for _, o := range [][2]string{
-		{"user", c.User}, {"password", c.Password}, {"password_file", c.PasswordFile}, {"token", c.Token},
-		{"credentials", c.Credentials}, {"nkey", c.NKey}, {"inbox_prefix", c.InboxPrefix},
+		{"user", c.User},
+		{"password", c.Password},
+		{"password_file", c.PasswordFile},
+		{"token", c.Token},
+		{"credentials", c.Credentials},
+		{"nkey", c.NKey},
+		{"inbox_prefix", c.InboxPrefix},
 	} {
 		text(b, o[0], o[1])
 	}
 	writeTLS(b, (*tlsFiles)(c.TLS))
-	option(b, "connect_timeout", c.Timeout)
+	option(b, "timeout", c.Timeout)
 	option(b, "embedded", c.Embedded)
 	text(b, "listen", c.Listen)
 	text(b, "store_dir", c.StoreDir)

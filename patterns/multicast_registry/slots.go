@@ -83,9 +83,9 @@ type Changes interface {
 	// Reset: the reader forgets all it knows. Then come live identities as Put, mixed with changes, in an order in which the
 	// reader has an exact copy by the first Synced, and not before: a change may tell of something that a Put before it
 	// reflects already. From Synced on, changes come in the order in which the backend made them, each once, with revisions
-	// that grow; of a registry in parts, which change independently, that holds for each identity. Synced comes again at least
-	// every ChangesIdle while nothing changes: what the reader has is as old as the last Synced or change (of a registry in
-	// parts: the last Synced, give or take one ChangesIdle).
+	// that grow by one; of a registry in parts, which change independently, those of each identity do, with gaps. Synced comes
+	// again at least every ChangesIdle while nothing changes: what the reader has is as old as the last Synced or change (of a
+	// registry in parts: the last Synced, give or take one ChangesIdle).
 	//
 	// An identity whose lease ends is absent from ExpiresAt on, by the backend's clock, whether an Expire has come or not.
 	// A reader that is too slow for the backend's log gets a Reset, never a gap.

@@ -107,7 +107,7 @@ func (c Config) validateRest() error {
 	case c.TLS != nil && (c.TLS.Cert == "") != (c.TLS.Key == ""):
 		return invalid("tls/key", "cert and key go together")
 	case c.Timeout < 0 || c.Timeout > 0 && c.Timeout < time.Millisecond:
-		return invalid("connect_timeout", "must be at least 1ms")
+		return invalid("timeout", "must be at least 1ms")
 	case c.InboxPrefix != "" && !validReply(c.InboxPrefix):
 		return invalid("inbox_prefix", "%q is not a subject without wildcards outside of \"prism\" and \"$\"", c.InboxPrefix)
 	}

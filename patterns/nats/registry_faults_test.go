@@ -178,12 +178,30 @@ func TestRegistryNodeLost(t *testing.T) {
 			}
 			return err == nil
 		})
-		if all := found(t, r); len(all) != 101+at || all[id].Revision != stored.Revision {
-			t.Errorf("without node %d: %d identities", at, len(all))
-		}
-		if _, err := r.Renew(within(t), "7", 2*time.Hour); err != nil {
-			t.Error(err)
-		}
+		// The leader of all of JetStream may be elected later than that of the bucket.
+		until(t, "a renewal succeeds without a node", func() bool {
+			_, err := r.Renew(within(t), "7", 2*time.Hour)
+			if err != nil && !errors.Is(err, mr.ErrUnavailable) {
+				t.Fatal(err)
+			}
+			return err == nil
+		})
+		until(t, "a scan succeeds without a node", func() bool {
+			all := map[string]mr.Identity{}
+			for i, err := range r.Scan(within(t), nil) {
+				if err != nil && !errors.Is(err, mr.ErrUnavailable) {
+					t.Fatal(err)
+				}
+				if err != nil {
+					return false
+				}
+				all[i.ID] = i
+			}
+			if len(all) != 101+at || all[id].Revision != stored.Revision {
+				t.Errorf("without node %d: %d identities", at, len(all))
+			}
+			return true
+		})
 		node.Start()
 		until(t, "the node has come back", func() bool {
 			js, err := jetstream.New(r.conn.nc)
@@ -362,5 +380,39 @@ func TestRegistryManyKeys(t *testing.T) {
 			t.Fatalf("%s is listed twice", key)
 		}
 		seen[key] = true
+	}
+}
+
+// TestRegistryReadKeys reads keys of which some are gone, and from a replica that is behind.
+func TestRegistryReadKeys(t *testing.T) {
+	r := registry(t, opening(t, testenv.NATS(t).URL), RegistryConfig{Namespace: testenv.Prefix(t)})
+	stored := putOne(t, r, "a", time.Hour)
+	reader, err := r.bucket.open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.close()
+	for _, keys := range [][]string{{"a", "gone"}, {"gone", "gone too"}} {
+		var visited []string
+		subjects := make([]string, len(keys))
+		for i, key := range keys {
+			subjects[i] = r.prefix + key
+		}
+		err := r.readKeys(within(t), reader, subjects, uint64(stored.Revision), func(name string, _ state) error {
+			visited = append(visited, name)
+			return nil
+		})
+		if want := strings.Count(strings.Join(keys, ","), "a"); err != nil || len(visited) != want {
+			t.Errorf("%v: visited %v, %v", keys, visited, err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	err = r.readKeys(ctx, reader, []string{r.prefix + "a"}, uint64(stored.Revision)+1, func(name string, _ state) error {
+		t.Errorf("visited %s, which is older than the scan", name)
+		return nil
+	})
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a replica that stays behind: %v", err)
 	}
 }

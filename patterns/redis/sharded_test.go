@@ -32,6 +32,7 @@ func sharded(t testing.TB, c *Conn, cfg RegistryConfig) *Sharded {
 // shardedSuite runs the registry suite on three shards. OpenLimited is missing, because the limit is divided among them: see
 // TestShardedQuota.
 func shardedSuite(t *testing.T, connect func(t testing.TB) *Conn) {
+	t.Helper()
 	slottest.Registry(t, func(t *testing.T) mr.Registry {
 		return sharded(t, connect(t), RegistryConfig{})
 	}, slottest.RegistryOptions{
@@ -58,6 +59,7 @@ func TestSharded(t *testing.T) { shardedSuite(t, shared) }
 func TestShardedOnCluster(t *testing.T) {
 	cluster := testenv.RedisCluster(t)
 	shardedSuite(t, func(t testing.TB) *Conn {
+		t.Helper()
 		c := connect(t, Config{Addresses: cluster.Addrs, Cluster: true})
 		// A node is dialled with the first call's deadline, and whoever waits for the same dialling gets its error.
 		for _, client := range []rueidis.Client{c.read, c.write} {

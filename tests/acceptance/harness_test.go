@@ -35,22 +35,37 @@ type combination struct {
 
 func combinations() []combination {
 	return []combination{
-		{name: "memory+memory", slots: func(testing.TB) string {
-			return "{registry: {type: memory, ttl_default: 300}, messaging: {type: memory}}"
-		}},
-		{name: "memory+memory+memory", durable: true, slots: func(testing.TB) string {
-			return "{registry: {type: memory, ttl_default: 300}, messaging: {type: memory}, durability: {type: memory}}"
-		}},
-		{name: "redis+nats", slots: func(t testing.TB) string { return redisNATS(testenv.Redis(t).Addr, testenv.NATS(t).URL) }},
-		{name: "redis+redis", slots: func(t testing.TB) string {
-			const slots = "{registry: {type: redis, host: %q, ttl_default: 300}, messaging: {type: redis, host: %q}}"
-			return fmt.Sprintf(slots, testenv.Redis(t).Addr, testenv.Redis(t).Addr)
-		}},
-		{name: "nats+nats", slots: func(t testing.TB) string {
-			const slots = "{registry: {type: nats, servers: [%q], ttl_default: 300}, messaging: {type: nats, servers: [%q]}}"
-			return fmt.Sprintf(slots, testenv.NATS(t).URL, testenv.NATS(t).URL)
-		}},
+		{name: "memory+memory", slots: memory},
+		{name: "memory+memory+memory", durable: true, slots: durable},
+		{name: "redis+nats", slots: redisAndNATS},
+		{name: "redis+redis", slots: redisAlone},
+		{name: "nats+nats", slots: natsAlone},
 	}
+}
+
+func memory(testing.TB) string {
+	return "{registry: {type: memory, ttl_default: 300}, messaging: {type: memory}}"
+}
+
+func durable(testing.TB) string {
+	return "{registry: {type: memory, ttl_default: 300}, messaging: {type: memory}, durability: {type: memory}}"
+}
+
+func redisAndNATS(t testing.TB) string {
+	t.Helper()
+	return redisNATS(testenv.Redis(t).Addr, testenv.NATS(t).URL)
+}
+
+func redisAlone(t testing.TB) string {
+	t.Helper()
+	const slots = "{registry: {type: redis, host: %q, ttl_default: 300}, messaging: {type: redis, host: %q}}"
+	return fmt.Sprintf(slots, testenv.Redis(t).Addr, testenv.Redis(t).Addr)
+}
+
+func natsAlone(t testing.TB) string {
+	t.Helper()
+	const slots = "{registry: {type: nats, servers: [%q], ttl_default: 300}, messaging: {type: nats, servers: [%q]}}"
+	return fmt.Sprintf(slots, testenv.NATS(t).URL, testenv.NATS(t).URL)
 }
 
 // redisNATS are the slots of the specification's production set-up.

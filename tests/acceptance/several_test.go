@@ -319,7 +319,7 @@ func TestKilledInMidMulticast(t *testing.T) {
 			l.checkOnce(t)
 			leaveB()
 			leaveC()
-			eventually(t, "the leases of the programs that have gone end", func() bool { return len(p[0].find(t, `{}`)) == 0 })
+			eventually(t, "the leases of the programs that have gone end", func() bool { return len(p[1].find(t, `{}`)) == 0 })
 		})
 	}
 }

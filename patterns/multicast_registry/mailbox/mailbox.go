@@ -65,8 +65,8 @@ func (b *Box) Open(topic string) (slot *Slot, added bool) {
 	if b.closed {
 		return nil, false
 	}
-	if slot = b.slots[topic]; slot != nil {
-		return slot, false
+	if open := b.slots[topic]; open != nil {
+		return open, false
 	}
 	slot = &Slot{box: b}
 	b.slots[topic] = slot

@@ -3,6 +3,7 @@ package slottest
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -186,7 +187,7 @@ func (s *registrySuite) feedExpiry(t *testing.T) {
 		if way == "created" || way == "replaced" {
 			want = append(want, mr.Put)
 		}
-		if fmt.Sprint(told[way]) != fmt.Sprint(want) {
+		if !slices.Equal(told[way], want) {
 			t.Errorf("%q: told %v, want %v", way, told[way], want)
 		}
 	}

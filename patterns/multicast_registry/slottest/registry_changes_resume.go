@@ -190,11 +190,11 @@ func (s *registrySuite) converges(t *testing.T, reader mr.Registry, writers, rou
 		for len(f.elements) > 0 {
 			c := f.next(t)
 			held.apply(t, c)
-			switch {
-			case c.Kind == mr.Reset:
+			switch c.Kind {
+			case mr.Reset:
 				resets++
 				synced, last = false, ""
-			case c.Kind == mr.Synced:
+			case mr.Synced:
 				synced = true
 				s.wantUpTo(t, held, c)
 			}
@@ -344,7 +344,7 @@ func (s *registrySuite) feedCancelled(t *testing.T) {
 			"the beginning":   func(n int, _ mr.Change) bool { return n == 0 },
 			"in the snapshot": func(n int, _ mr.Change) bool { return n == 250 },
 			"at Synced":       func(_ int, c mr.Change) bool { return c.Kind == mr.Synced },
-			"later":           func(n int, c mr.Change) bool { return n > 502 },
+			"later":           func(n int, _ mr.Change) bool { return n > 502 },
 		} {
 			ctx, cancel := context.WithCancel(t.Context())
 			n, failed := 0, error(nil)
