@@ -129,13 +129,13 @@ func TestRedisAndNATSOptions(t *testing.T) {
 		t.Errorf("written out and read again: %v\n%s", err, got.YAML())
 	}
 	other, err := app.Parse("f", []byte(slots(
-		`{type: nats, embedded: true, listen: "127.0.0.1:0", store_dir: /tmp/x, replicas: 1, storage: file}`,
+		`{type: nats, embedded: true, listen: "127.0.0.1:0", store_dir: /tmp/x, replicas: 1, storage: file, change_log: 5000}`,
 		`{type: redis, host: h, sentinel: {master: m, username: su, password: sp}, password_file: pf, database: 3, buffer: 8}`)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	n, x := other.Namespaces[0].Registry.NATS, other.Namespaces[0].Messaging.Redis
-	if !n.Conn.Embedded || n.Conn.Listen != "127.0.0.1:0" || n.Conn.StoreDir != "/tmp/x" || n.Replicas != 1 || n.Storage != nats.StorageFile {
+	if !n.Conn.Embedded || n.Conn.Listen != "127.0.0.1:0" || n.Conn.StoreDir != "/tmp/x" || n.Replicas != 1 || n.Storage != nats.StorageFile || n.ChangeLog != 5000 {
 		t.Errorf("got %+v", n)
 	}
 	if x.Conn.Sentinel != (redis.Sentinel{Master: "m", Username: "su", Password: "sp"}) || x.Conn.PasswordFile != "pf" || x.Conn.Database != 3 || x.Buffer != 8 {

@@ -25,12 +25,15 @@ func (d *decoder) registry(n ast.Node, out *Namespace) {
 	identities := func(to *int) key {
 		return key{name: "max_identities", read: func(n ast.Node) { d.count(n, what+"max_identities", to, math.MaxInt32) }}
 	}
+	changes := func(to *int) key {
+		return key{name: "change_log", read: func(n ast.Node) { d.count(n, what+"change_log", to, math.MaxInt32) }}
+	}
 	d.slot(n, slotRegistry, &r.Type, map[string][]key{
 		typeMemory: {identities(&r.Memory.MaxIdentities)},
 		typeRedis: append(d.redisKeys(what, &r.Redis.Conn),
 			identities(&r.Redis.MaxIdentities),
 			key{name: "shards", read: func(n ast.Node) { d.count(n, what+"shards", &r.Redis.Shards, 1024) }},
-			key{name: "change_log", read: func(n ast.Node) { d.count(n, what+"change_log", &r.Redis.ChangeLog, math.MaxInt32) }},
+			changes(&r.Redis.ChangeLog),
 			key{name: "enumerate", read: func(n ast.Node) {
 				d.choice(n, what+"enumerate", &r.Redis.Enumerate, redis.EnumerateNative, redis.EnumerateScan)
 			}},
@@ -40,6 +43,7 @@ func (d *decoder) registry(n ast.Node, out *Namespace) {
 			key{name: "storage", read: func(n ast.Node) {
 				d.choice(n, what+"storage", &r.NATS.Storage, nats.StorageFile, nats.StorageMemory)
 			}},
+			changes(&r.NATS.ChangeLog),
 		),
 	}, func(typ string) error { return out.Registry.validate(typ, out.Namespace) },
 		key{name: "ttl_default", read: func(n ast.Node) { d.ttl(n, what+"ttl_default", &out.TTLDefault) }})

@@ -71,6 +71,7 @@ func (r Registry) write(b *strings.Builder) {
 		writeNATS(b, r.NATS.Conn)
 		option(b, "replicas", r.NATS.Replicas)
 		option(b, "storage", r.NATS.Storage)
+		option(b, "change_log", r.NATS.ChangeLog)
 	}
 }
 
