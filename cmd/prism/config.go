@@ -30,7 +30,8 @@ func newConfigValidateCmd(p *program) *cobra.Command {
 		Long: `Check configuration files as "prism serve" would read them, and print every problem with its place as
 FILE:LINE:COLUMN. No backend is contacted. The exit code is 1 if there is any problem; - reads standard input.
 
-With --show, what is fine is printed with every default written out; without a FILE, what runs without a configuration.`,
+With --show, what is fine is printed with every default written out, and passwords and tokens masked; without a FILE, what
+runs without a configuration.`,
 		Example: `  prism config validate prism.yaml
   prism config validate deployments/*.yaml
   prism config validate --show > prism.yaml`,
@@ -66,7 +67,7 @@ func (p *program) validate(ctx context.Context, files []string, show bool) error
 			p.complainf("%s", brief(err.Error()))
 			failed = exit{exitError}
 		case show:
-			fmt.Fprintf(p.out, "# %s\n%s", cell(file), cfg.YAML())
+			fmt.Fprintf(p.out, "# %s\n%s", cell(file), cfg.Masked().YAML())
 		default:
 			fmt.Fprintf(p.out, "%s: ok, %s\n", cell(file), counted(len(cfg.Namespaces), "namespace", "namespaces"))
 		}

@@ -12,16 +12,15 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
 	patternpb "github.com/prism-data-layer/prism/gen/prism/pattern"
 	"github.com/prism-data-layer/prism/internal/app"
+	"github.com/prism-data-layer/prism/internal/testenv"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testenv.Main(m) }
 
 // free returns the default configuration on free ports.
 func free() app.Config {

@@ -101,7 +101,8 @@ type NATS struct {
 	Embedded bool
 	// Listen is the address at which the embedded server takes other clients, as host:port. Empty: none.
 	Listen string
-	// StoreDir is where the embedded server keeps its streams. Empty: nowhere, they end with the process.
+	// StoreDir is where the embedded server keeps its streams. Empty: in a temporary folder that ends with
+	// the process.
 	StoreDir string
 }
 

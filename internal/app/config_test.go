@@ -146,6 +146,27 @@ func TestRedisAndNATSOptions(t *testing.T) {
 	}
 }
 
+// What people are shown holds no secret, and neither do problems.
+func TestSecretsAreMasked(t *testing.T) {
+	got, err := app.Parse("f", []byte(slots(
+		`{type: redis, host: h, username: u, password: s3cret, sentinel: {master: m, password: s3cret}}`,
+		`{type: nats, servers: ["nats://u:s3cret@a:1"]}`)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := got.Masked().YAML()
+	if strings.Contains(shown, "s3cret") || strings.Count(shown, "***") < 3 || !strings.Contains(got.YAML(), "s3cret") {
+		t.Errorf("shown is\n%s", shown)
+	}
+	if n := got.Namespaces[0]; n.Registry.Redis.Conn.Password != "s3cret" || !strings.Contains(n.Messaging.NATS.Conn.Servers[0], "s3cret") {
+		t.Error("masking has changed the configuration")
+	}
+	_, err = app.Parse("f", []byte(slots("{type: redis, host: h, password: 12345678}", "{type: nats, servers: [a], token: 12345678}")))
+	if err == nil || strings.Contains(err.Error(), "12345678") || strings.Count(err.Error(), "a number needs quotes") != 2 {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestSlotProblems(t *testing.T) {
 	const memory = "{type: memory}"
 	for name, row := range map[string]struct{ registry, messaging, want string }{

@@ -46,7 +46,9 @@ func (c *connections) run(loop func(ctx context.Context) error) {
 func (c *connections) closeLater(closer func()) { c.closers = append(c.closers, closer) }
 
 func (c *connections) toRedis(ctx context.Context, cfg redis.Config) (*redis.Conn, error) {
-	key := identify(cfg, cfg.TLS)
+	plain := cfg
+	plain.TLS = nil
+	key := identify(plain, cfg.TLS)
 	if conn := c.redis[key]; conn != nil {
 		return conn, nil
 	}
@@ -60,7 +62,9 @@ func (c *connections) toRedis(ctx context.Context, cfg redis.Config) (*redis.Con
 }
 
 func (c *connections) toNATS(ctx context.Context, cfg NATS) (*nats.Conn, error) {
-	key := identify(cfg, cfg.TLS)
+	plain := cfg
+	plain.TLS = nil
+	key := identify(plain, cfg.TLS)
 	if conn := c.nats[key]; conn != nil {
 		return conn, nil
 	}
@@ -92,7 +96,8 @@ func (c *connections) dialNATS(ctx context.Context, cfg NATS) (*nats.Conn, error
 	return server.Connect(ctx, cfg.Config)
 }
 
-// identify returns the same text for the same configuration.
+// identify returns the same text for the same configuration. The part about TLS comes without its pointer, whose address
+// says nothing.
 func identify[C, T any](cfg C, tls *T) string {
 	text := fmt.Sprintf("%#v", cfg)
 	if tls != nil {

@@ -21,6 +21,16 @@ func (d *decoder) text(n ast.Node, what string, out *string) {
 	*out = s.Value
 }
 
+// secret reads a non-empty string that no problem ever quotes.
+func (d *decoder) secret(n ast.Node, what string, out *string) {
+	s, ok := n.(*ast.StringNode)
+	if !ok || s.Value == "" {
+		d.atf(n, "%s: expected text; a number needs quotes", what)
+		return
+	}
+	*out = s.Value
+}
+
 // texts reads a list of non-empty strings.
 func (d *decoder) texts(n ast.Node, what string, out *[]string) {
 	d.list(n, what, func(_ int, n ast.Node) {

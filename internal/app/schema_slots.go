@@ -83,6 +83,9 @@ func (d *decoder) redisKeys(what string, c *redis.Config) []key {
 	text := func(name string, to *string) key {
 		return key{name: name, read: func(n ast.Node) { d.text(n, what+name, to) }}
 	}
+	secret := func(name string, to *string) key {
+		return key{name: name, read: func(n ast.Node) { d.secret(n, what+name, to) }}
+	}
 	return []key{
 		text("host", &c.Host),
 		{name: "addresses", read: func(n ast.Node) { d.texts(n, what+"addresses", &c.Addresses) }},
@@ -92,10 +95,10 @@ func (d *decoder) redisKeys(what string, c *redis.Config) []key {
 			d.mapping(n, what,
 				key{name: "master", required: true, read: func(n ast.Node) { d.text(n, what+".master", &c.Sentinel.Master) }},
 				key{name: "username", read: func(n ast.Node) { d.text(n, what+".username", &c.Sentinel.Username) }},
-				key{name: "password", read: func(n ast.Node) { d.text(n, what+".password", &c.Sentinel.Password) }},
+				key{name: "password", read: func(n ast.Node) { d.secret(n, what+".password", &c.Sentinel.Password) }},
 			)
 		}},
-		text("username", &c.Username), text("password", &c.Password), text("password_file", &c.PasswordFile),
+		text("username", &c.Username), secret("password", &c.Password), text("password_file", &c.PasswordFile),
 		{name: "database", read: func(n ast.Node) { d.within(n, what+"database", &c.Database, 0, 1<<16) }},
 		{name: "tls", read: func(n ast.Node) {
 			if c.TLS = new(redis.TLS); !d.on(n, what+"tls") {
@@ -111,9 +114,12 @@ func (d *decoder) natsKeys(what string, c *NATS) []key {
 	text := func(name string, to *string) key {
 		return key{name: name, read: func(n ast.Node) { d.text(n, what+name, to) }}
 	}
+	secret := func(name string, to *string) key {
+		return key{name: name, read: func(n ast.Node) { d.secret(n, what+name, to) }}
+	}
 	return []key{
 		{name: "servers", read: func(n ast.Node) { d.texts(n, what+"servers", &c.Servers) }},
-		text("user", &c.User), text("password", &c.Password), text("password_file", &c.PasswordFile), text("token", &c.Token),
+		text("user", &c.User), secret("password", &c.Password), text("password_file", &c.PasswordFile), secret("token", &c.Token),
 		text("credentials", &c.Credentials), text("nkey", &c.NKey),
 		{name: "tls", read: func(n ast.Node) {
 			if c.TLS = new(nats.TLS); !d.on(n, what+"tls") {

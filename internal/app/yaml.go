@@ -2,6 +2,8 @@ package app
 
 import (
 	"fmt"
+	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,6 +23,38 @@ func (c Config) YAML() string {
 		n.write(&b)
 	}
 	return b.String()
+}
+
+// masked stands for a secret that is shown to people.
+const masked = "********"
+
+// Masked returns the configuration with every password and token masked: for people to look at, not to be used.
+func (c Config) Masked() Config {
+	hide := func(secrets ...*string) {
+		for _, secret := range secrets {
+			if *secret != "" {
+				*secret = masked
+			}
+		}
+	}
+	c.Namespaces = slices.Clone(c.Namespaces)
+	for i := range c.Namespaces {
+		n := &c.Namespaces[i]
+		for _, conn := range []*redis.Config{&n.Registry.Redis.Conn, &n.Messaging.Redis.Conn} {
+			hide(&conn.Password, &conn.Sentinel.Password)
+		}
+		for _, conn := range []*NATS{&n.Registry.NATS.Conn, &n.Messaging.NATS.Conn} {
+			hide(&conn.Password, &conn.Token)
+			conn.Servers = slices.Clone(conn.Servers)
+			for i, server := range conn.Servers {
+				if u, err := url.Parse(server); err == nil && u.User != nil {
+					u.User = url.User(masked)
+					conn.Servers[i] = u.String()
+				}
+			}
+		}
+	}
+	return c
 }
 
 func (n Namespace) write(b *strings.Builder) {

@@ -113,9 +113,9 @@ const (
 	Delete
 	// Expire means that a lease has ended. ID of Identity is set.
 	Expire
-	// Synced means that the reader has everything up to Revision: no change up to there is to come. Once Head has returned a
-	// revision, the Synced that reaches it is not long in coming; a change that reaches it says as much, except of a registry
-	// in parts.
+	// Synced means that the reader has everything up to Revision: no change up to there is to come. The Synced
+	// that reaches a revision which Put or Head has returned is not long in coming. Before it, a change that reaches that
+	// revision says as much, except of a registry in parts.
 	Synced
 )
 

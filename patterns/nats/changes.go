@@ -20,7 +20,8 @@ import (
 // How a feed has every change once and in order. Changes are numbered without gaps by the bucket. Whoever makes one appends it
 // to the log, so the log has them nearly in order, and lacks one when its maker broke down right behind it. The feed tells change
 // n+1 after change n: what comes early is held, and what is not in the log after a moment is read from the bucket, where it is
-// unless its key has changed again. If it is nowhere, the reader gets a Reset. So does one whose place the log has lost.
+// unless its key has changed again; whoever changes a key soon after tells of both. If a change is nowhere, because two makers
+// broke down in a row, the reader gets a Reset. So does one whose place the log has lost.
 
 const (
 	logBatch = 500
@@ -31,6 +32,8 @@ const (
 	giveUp        = 1500 * time.Millisecond
 	// recheck is the pause while a change is missing.
 	recheck = 5 * time.Millisecond
+	// catchUp is how long a leader may know less than a reader has seen before it counts as having lost its data.
+	catchUp = 500 * time.Millisecond
 )
 
 // errGap says that a feed cannot go on from where it is.
@@ -123,6 +126,7 @@ type feed struct {
 	synced  bool            // it has come since the Reset
 	asked   time.Time       // when target was asked for
 	missing time.Time       // since when change pos+1 is missing; zero: it is not
+	behind  time.Time       // since when the bucket has less than pos; zero: it has not
 }
 
 // held is a change that came early, with its place in the log.
@@ -160,7 +164,7 @@ func (f *feed) begin(ctx context.Context) (log, bucket streamInfo, err error) {
 		return log, bucket, err
 	}
 	f.epoch = strconv.FormatInt(bucket.Created.UnixNano(), 36) + "-" + strconv.FormatInt(log.Created.UnixNano(), 36)
-	f.held, f.missing = make(map[uint64]held), time.Time{}
+	f.held, f.missing, f.behind = make(map[uint64]held), time.Time{}, time.Time{}
 	f.logPos, f.pos = log.State.LastSeq, bucket.State.LastSeq
 	f.target, f.due, f.asked = f.pos, true, time.Now()
 	f.heard.Store(0)
@@ -174,7 +178,16 @@ func (f *feed) resume(ctx context.Context, after multicastregistry.Position) (ok
 		return false, err
 	}
 	pos, logPos, ok := f.parse(after)
-	if !ok || pos > bucket.State.LastSeq || logPos > log.State.LastSeq || logPos+1 < log.State.FirstSeq {
+	ahead := func() bool { return pos > bucket.State.LastSeq || logPos > log.State.LastSeq }
+	for since := time.Now(); ok && ahead() && time.Since(since) < catchUp; { // a reader may know more than a new leader does yet
+		if err := wait(ctx, recheck); err != nil {
+			return false, err
+		}
+		if log, bucket, err = f.begin(ctx); err != nil {
+			return false, err
+		}
+	}
+	if !ok || ahead() || logPos+1 < log.State.FirstSeq {
 		return false, nil
 	}
 	f.pos, f.logPos, f.synced = pos, logPos, true
@@ -287,10 +300,15 @@ func (f *feed) ask(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if info.State.LastSeq < f.pos {
+	f.asked = time.Now()
+	switch {
+	case info.State.LastSeq >= f.pos:
+		f.target, f.due, f.behind = info.State.LastSeq, true, time.Time{}
+	case f.behind.IsZero():
+		f.behind = f.asked
+	case f.asked.Sub(f.behind) > catchUp:
 		return errGap // the bucket has lost its data
 	}
-	f.target, f.due, f.asked = info.State.LastSeq, true, time.Now()
 	return nil
 }
 

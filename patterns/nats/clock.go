@@ -24,9 +24,11 @@ type clock struct {
 	epoch func() uint64                   // changes when the connection may lead to another server
 	local func() time.Time                // with a monotonic part
 
-	refreshing sync.Mutex // held by the one caller that takes a new reading
+	turn chan struct{} // holds one while a caller takes a new reading
 
 	mu     sync.Mutex
+	failed time.Time // local time of the last reading in vain, and why
+	why    error
 	at     time.Time // local
 	server time.Time // at that instant
 	err    time.Duration
@@ -35,35 +37,75 @@ type clock struct {
 	set    bool
 }
 
+// newClock returns a clock without an estimate.
+func newClock(ask func(ctx context.Context) error, epoch func() uint64, local func() time.Time) *clock {
+	return &clock{ask: ask, epoch: epoch, local: local, turn: make(chan struct{}, 1)}
+}
+
 // now returns the server's time. Where the estimate has become old, one caller takes a new one first, and others go on with
-// what there is; it fails only where there is no estimate of this connection at all.
+// what there is. Where there is none of this connection at all, they wait for that caller and share what comes of it, or
+// until their context ends.
 func (c *clock) now(ctx context.Context) (time.Time, error) {
+	began := c.local()
 	now, fresh, usable := c.reading()
 	if fresh {
 		return now, nil
 	}
 	if usable {
-		if !c.refreshing.TryLock() {
+		select {
+		case c.turn <- struct{}{}:
+		default:
 			return now, nil
 		}
 	} else {
-		c.refreshing.Lock()
+		select {
+		case c.turn <- struct{}{}:
+		case <-ctx.Done():
+			return time.Time{}, ctx.Err()
+		}
 	}
-	defer c.refreshing.Unlock()
+	defer func() { <-c.turn }()
 	if now, fresh, usable = c.reading(); fresh { // somebody else did it meanwhile
 		return now, nil
 	}
+	err := c.failedSince(began)
+	if err == nil {
+		err = c.refresh(ctx, usable)
+	}
+	now, _, usable = c.reading()
+	if err != nil && !usable {
+		return time.Time{}, err
+	}
+	return now, nil
+}
+
+// refresh takes readings. That they came to nothing is of use to others, unless it is due to this caller's context.
+func (c *clock) refresh(ctx context.Context, usable bool) error {
 	samples := 1
 	if !usable {
 		samples = clockSamples
 	}
 	for range samples {
 		if err := c.ask(ctx); err != nil {
-			return time.Time{}, err
+			if ctx.Err() == nil {
+				c.mu.Lock()
+				c.failed, c.why = c.local(), err
+				c.mu.Unlock()
+			}
+			return err
 		}
 	}
-	now, _, _ = c.reading()
-	return now, nil
+	return nil
+}
+
+// failedSince returns why a reading was in vain, if one was since an instant.
+func (c *clock) failedSince(began time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.why == nil || !c.failed.After(began) {
+		return nil
+	}
+	return c.why
 }
 
 // reading returns the server's time by the estimate, and whether that is new enough, or at least of this connection.

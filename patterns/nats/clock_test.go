@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"math"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	mr "github.com/prism-data-layer/prism/patterns/multicast_registry"
@@ -21,7 +24,7 @@ type fakeServer struct {
 }
 
 func (s *fakeServer) clock() *clock {
-	c := &clock{epoch: func() uint64 { return s.epoch }, local: func() time.Time { return s.local }}
+	c := newClock(nil, func() uint64 { return s.epoch }, func() time.Time { return s.local })
 	c.ask = func(context.Context) error {
 		s.asked++
 		if s.fault != nil {
@@ -90,8 +93,8 @@ func TestClockRefreshing(t *testing.T) {
 	c := s.clock()
 	s.off(t, c)
 	s.local = s.local.Add(2 * clockRefresh)
-	c.refreshing.Lock()
-	defer c.refreshing.Unlock()
+	c.turn <- struct{}{}
+	defer func() { <-c.turn }()
 	if off := s.off(t, c); off != 0 || s.asked != clockSamples {
 		t.Errorf("off by %v after %d readings", off, s.asked)
 	}
@@ -162,4 +165,38 @@ func TestRecordStates(t *testing.T) {
 			t.Errorf("%s: %+v", name, c)
 		}
 	}
+}
+
+// TestClockIsShared has many callers that need a first reading from a server that does not answer: one asks, all learn what
+// comes of it, and those whose own time is up leave at once.
+func TestClockIsShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const silence = 5 * time.Second
+		var asked atomic.Int64
+		c := newClock(func(context.Context) error {
+			asked.Add(1)
+			<-time.After(silence)
+			return mr.ErrUnavailable
+		}, func() uint64 { return 1 }, time.Now)
+		start := time.Now()
+		var callers sync.WaitGroup
+		for i := range 64 {
+			callers.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(1+i%2*99)*time.Second)
+				defer cancel()
+				_, err := c.now(ctx)
+				took := time.Since(start)
+				switch {
+				case took == silence && errors.Is(err, mr.ErrUnavailable):
+				case took == time.Second && errors.Is(err, context.DeadlineExceeded):
+				default:
+					t.Errorf("after %v: %v", took, err)
+				}
+			})
+		}
+		callers.Wait()
+		if n := asked.Load(); n != 1 {
+			t.Errorf("the server was asked %d times", n)
+		}
+	})
 }

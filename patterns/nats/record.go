@@ -76,6 +76,9 @@ func (r *record) begin(ttl time.Duration, now time.Time) {
 	r.Expires = now.UnixMicro() + r.TTL*1000
 }
 
+// told is what the log says of a renewal.
+func (r *record) told() *record { return &record{TTL: r.TTL, Expires: r.Expires, Revision: r.Revision} }
+
 func (r *record) lease() multicastregistry.Lease {
 	if r.Expires == 0 {
 		return multicastregistry.Lease{TTL: multicastregistry.NoExpiry}
@@ -246,7 +249,7 @@ func entryOf(name string, s *state, m streamMsg) (e logEntry, ok bool) {
 	e = logEntry{Seq: s.seq, Name: name}
 	switch {
 	case s.present && s.record.Revision != 0:
-		e.Kind, e.Record = entryRenew, &s.record
+		e.Kind, e.Record = entryRenew, s.record.told()
 	case s.present:
 		e.Kind, e.Record = entryPut, &s.record
 	case s.expired:

@@ -46,6 +46,8 @@ const (
 	// lag is how long the server keeps a record, or the marker in its place, after it means nothing any more: long enough to be
 	// told of in the change feed, and far more than clocks differ by.
 	lag = 10 * time.Second
+	// retell is how old a change is at most that is told of again by whoever puts another one in its place.
+	retell = 5 * time.Second
 )
 
 // RegistryConfig is the configuration of a Registry. The values of an existing bucket must be the same: nothing is changed
@@ -148,10 +150,10 @@ func openRegistry(ctx context.Context, conn *Conn, cfg RegistryConfig, lag time.
 		log:    &stream{conn: conn, name: "prism-changes-" + cfg.Namespace},
 		told:   "prism-changes." + cfg.Namespace,
 	}
-	r.clock = &clock{epoch: conn.epoch, local: time.Now, ask: func(ctx context.Context) error {
+	r.clock = newClock(func(ctx context.Context) error {
 		_, err := r.bucket.info(ctx, false, 0)
 		return err
-	}}
+	}, conn.epoch, time.Now)
 	r.bucket.clock = r.clock
 	if err := r.ensure(ctx); err != nil {
 		return nil, wrap("open registry", cfg.Namespace, err)
@@ -276,31 +278,54 @@ func (r *Registry) store(ctx context.Context, name string, expected uint64, next
 	return r.write(ctx, name, expected, ttl, nil, data)
 }
 
-// tell appends a change to the log, without waiting: what gets lost there is found, or noticed, by whoever reads the log.
-func (r *Registry) tell(e logEntry) {
-	if data, err := json.Marshal(&e); err == nil {
+// tell appends a change to the log, without waiting. Before it goes the change in whose place this one came, if that is so young
+// that its maker may have been cut off before it told of it: once it is overwritten, nobody else can. Readers pass over what
+// they know. What is lost all the same is found in the bucket, or noticed, by whoever reads the log.
+func (r *Registry) tell(over *last, e logEntry) {
+	if over.ours && r.clock.estimate().Sub(over.at) < retell {
+		r.append(&over.entry)
+	}
+	r.append(&e)
+}
+
+func (r *Registry) append(e *logEntry) {
+	if data, err := json.Marshal(e); err == nil {
 		_ = r.conn.nc.Publish(r.told, data)
 	}
 }
 
-// current returns what a key's last message says; an absent key has sequence 0.
-func (r *Registry) current(ctx context.Context, name string) (state, error) {
-	m, ok, err := r.bucket.last(ctx, r.prefix+name)
-	if err != nil || !ok {
-		return state{}, err
-	}
-	return parseState(m), nil
+// last is a key's last message: what it says, and what it changed. That of an absent key has sequence 0.
+type last struct {
+	state
+	entry logEntry
+	ours  bool      // there is such an entry
+	at    time.Time // when it was stored
 }
 
-// expire puts the end of a lease in the place of its record, and returns the sequence of that.
-func (r *Registry) expire(ctx context.Context, name string, seq uint64) (uint64, error) {
-	seq, err := r.write(ctx, name, seq, r.lag, nats.Header{
+// current returns a key's last message.
+func (r *Registry) current(ctx context.Context, name string) (l last, err error) {
+	m, ok, err := r.bucket.last(ctx, r.prefix+name)
+	if err != nil || !ok {
+		return l, err
+	}
+	l.state, l.at = parseState(m), m.at
+	if l.at.IsZero() {
+		l.at = r.clock.estimate()
+	}
+	l.entry, l.ours = entryOf(name, &l.state, m)
+	return l, nil
+}
+
+// expire puts the end of a lease in the place of its record, and returns what is the key's last message then.
+func (r *Registry) expire(ctx context.Context, name string, over *last) (last, error) {
+	seq, err := r.write(ctx, name, over.seq, r.lag, nats.Header{
 		headerOperation: {operationDelete}, headerReason: {reasonExpired},
 	}, nil)
-	if err == nil {
-		r.tell(logEntry{Seq: seq, Kind: entryExpire, Name: name})
+	if err != nil {
+		return last{}, err
 	}
-	return seq, err
+	r.tell(over, logEntry{Seq: seq, Kind: entryExpire, Name: name})
+	return last{state: state{seq: seq, expired: true}}, nil
 }
 
 // Put implements multicastregistry.Registry.
@@ -327,10 +352,10 @@ func (r *Registry) put(
 	}
 	name := multicastregistry.EncodeName(identity.ID)
 	known := mode == multicastregistry.Create // as a rule a create finds nothing
-	last := state{}
+	over := last{}
 	for attempt := 0; ; attempt++ {
 		if !known {
-			if last, err = r.current(ctx, name); err != nil {
+			if over, err = r.current(ctx, name); err != nil {
 				return stored, err
 			}
 		}
@@ -338,21 +363,21 @@ func (r *Registry) put(
 		switch {
 		case err != nil:
 			return stored, err
-		case !last.present:
-		case !last.record.over(now) && mode == multicastregistry.Create:
+		case !over.present:
+		case !over.record.over(now) && mode == multicastregistry.Create:
 			return stored, multicastregistry.ErrAlreadyExists
-		case last.record.over(now):
-			last.seq, err = r.expire(ctx, name, last.seq)
+		case over.record.over(now):
+			over, err = r.expire(ctx, name, &over)
 		}
 		if err == nil {
-			if before := instant(last.record.Registered); now.Before(before) {
+			if before := instant(over.record.Registered); now.Before(before) {
 				now = before // readings of the clock may differ a little
 			}
 			next.Registered = now.UnixMicro()
 			next.begin(identity.TTL, now)
 			var seq uint64
-			if seq, err = r.store(ctx, name, last.seq, &next); err == nil {
-				r.tell(logEntry{Seq: seq, Kind: entryPut, Name: name, Record: &next})
+			if seq, err = r.store(ctx, name, over.seq, &next); err == nil {
+				r.tell(&over, logEntry{Seq: seq, Kind: entryPut, Name: name, Record: &next})
 				stored, _ = (&record{TTL: next.TTL, Registered: next.Registered, Expires: next.Expires}).identity(identity.ID, seq)
 				stored.Metadata = metadata
 				return stored, nil
@@ -396,7 +421,7 @@ func (r *Registry) Renew(ctx context.Context, id string, ttl time.Duration) (mul
 
 func (r *Registry) renew(ctx context.Context, name string, ttl time.Duration) (lease multicastregistry.Lease, err error) {
 	for attempt := 0; ; attempt++ {
-		last, err := r.current(ctx, name)
+		over, err := r.current(ctx, name)
 		if err != nil {
 			return lease, err
 		}
@@ -404,21 +429,20 @@ func (r *Registry) renew(ctx context.Context, name string, ttl time.Duration) (l
 		if err != nil {
 			return lease, err
 		}
-		if !last.live(now) {
+		if !over.live(now) {
 			return lease, multicastregistry.ErrNotFound
 		}
-		next := last.record
-		next.Revision = last.registration()
+		next := over.record
+		next.Revision = over.registration()
 		if ttl == 0 {
-			next.begin(last.record.ttl(), now)
+			next.begin(over.record.ttl(), now)
 		} else {
 			next.begin(ttl, now)
 		}
-		seq, err := r.store(ctx, name, last.seq, &next)
+		seq, err := r.store(ctx, name, over.seq, &next)
 		switch {
 		case err == nil:
-			told := record{TTL: next.TTL, Expires: next.Expires, Revision: next.Revision}
-			r.tell(logEntry{Seq: seq, Kind: entryRenew, Name: name, Record: &told})
+			r.tell(&over, logEntry{Seq: seq, Kind: entryRenew, Name: name, Record: next.told()})
 			return next.lease(), nil
 		case !errors.Is(err, errConflict):
 			return lease, err
@@ -437,7 +461,7 @@ func (r *Registry) Delete(ctx context.Context, id string, only multicastregistry
 
 func (r *Registry) remove(ctx context.Context, name string, only multicastregistry.Revision) (existed bool, err error) {
 	for attempt := 0; ; attempt++ {
-		last, err := r.current(ctx, name)
+		over, err := r.current(ctx, name)
 		if err != nil {
 			return false, err
 		}
@@ -445,13 +469,13 @@ func (r *Registry) remove(ctx context.Context, name string, only multicastregist
 		if err != nil {
 			return false, err
 		}
-		if !last.live(now) || only != 0 && uint64(only) != last.registration() {
+		if !over.live(now) || only != 0 && uint64(only) != over.registration() {
 			return false, nil
 		}
-		seq, err := r.write(ctx, name, last.seq, r.lag, nats.Header{headerOperation: {operationDelete}}, nil)
+		seq, err := r.write(ctx, name, over.seq, r.lag, nats.Header{headerOperation: {operationDelete}}, nil)
 		switch {
 		case err == nil:
-			r.tell(logEntry{Seq: seq, Kind: entryDelete, Name: name})
+			r.tell(&over, logEntry{Seq: seq, Kind: entryDelete, Name: name})
 			return true, nil
 		case !errors.Is(err, errConflict):
 			return false, err

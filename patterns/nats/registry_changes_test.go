@@ -129,9 +129,38 @@ func TestChangesUntold(t *testing.T) {
 	}
 }
 
-// TestChangesLost overwrites a change that nobody told of: the reader starts again.
+// TestChangesRetold overwrites changes that nobody told of: who does so tells of both.
+func TestChangesRetold(t *testing.T) {
+	r, f := fed(t)
+	for round := range 20 {
+		id := fmt.Sprint(round)
+		want := []mr.Change{{Kind: mr.Put, Revision: mr.Revision(silently(t, r, id))}}
+		switch round % 3 {
+		case 0:
+			want = append(want, mr.Change{Kind: mr.Put, Revision: putOne(t, r, id, time.Hour).Revision})
+		case 1:
+			if _, err := r.Renew(within(t), id, 0); err != nil {
+				t.Fatal(err)
+			}
+			want = append(want, mr.Change{Kind: mr.Renew, Revision: want[0].Revision + 1})
+		case 2:
+			if existed, err := r.Delete(within(t), id, 0); !existed || err != nil {
+				t.Fatal(existed, err)
+			}
+			want = append(want, mr.Change{Kind: mr.Delete, Revision: want[0].Revision + 1})
+		}
+		for _, w := range want {
+			if c := f.next(t); c.Kind != w.Kind || c.Revision != w.Revision || c.Identity.ID != id {
+				t.Fatalf("round %d: got %+v, want %+v", round, c, w)
+			}
+		}
+	}
+}
+
+// TestChangesLost overwrites a change that nobody told of by another one: the reader starts again.
 func TestChangesLost(t *testing.T) {
 	r, f := fed(t)
+	silently(t, r, "a")
 	silently(t, r, "a")
 	second := putOne(t, r, "a", time.Hour)
 	if c := f.next(t); c.Kind != mr.Reset {

@@ -392,7 +392,7 @@ func TestRegistryReadKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer reader.close()
-	for _, keys := range [][]string{{"a", "gone"}, {"gone", "gone too"}} {
+	for _, keys := range [][]string{{"a", "gone"}, {"gone", "gone-2"}} {
 		var visited []string
 		subjects := make([]string, len(keys))
 		for i, key := range keys {

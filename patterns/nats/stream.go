@@ -27,6 +27,7 @@ type stream struct {
 type streamMsg struct {
 	subject string
 	seq     uint64
+	at      time.Time // when the stream stored it; zero: unknown
 	header  nats.Header
 	data    []byte
 }
@@ -150,10 +151,11 @@ func (s *stream) fromLeader(ctx context.Context, body []byte) (m streamMsg, ok b
 	var answer struct {
 		Error   *jetstream.APIError `json:"error"`
 		Message *struct {
-			Subject string `json:"subject"`
-			Seq     uint64 `json:"seq"`
-			Header  []byte `json:"hdrs"`
-			Data    []byte `json:"data"`
+			Subject string    `json:"subject"`
+			Seq     uint64    `json:"seq"`
+			Header  []byte    `json:"hdrs"`
+			Data    []byte    `json:"data"`
+			Time    time.Time `json:"time"`
 		} `json:"message"`
 	}
 	if err := json.Unmarshal(reply.Data, &answer); err != nil {
@@ -167,7 +169,7 @@ func (s *stream) fromLeader(ctx context.Context, body []byte) (m streamMsg, ok b
 	case answer.Message == nil:
 		return m, false, errors.New("an answer without a message")
 	}
-	m = streamMsg{subject: answer.Message.Subject, seq: answer.Message.Seq, data: answer.Message.Data}
+	m = streamMsg{subject: answer.Message.Subject, seq: answer.Message.Seq, at: answer.Message.Time, data: answer.Message.Data}
 	if len(answer.Message.Header) > 0 {
 		if m.header, err = nats.DecodeHeadersMsg(answer.Message.Header); err != nil {
 			return m, false, err
@@ -187,7 +189,13 @@ func parseDirect(reply *nats.Msg) (streamMsg, error) {
 	if err != nil {
 		return streamMsg{}, err
 	}
-	return streamMsg{subject: subjects[len(subjects)-1], seq: seq, header: reply.Header, data: reply.Data}, nil
+	m := streamMsg{subject: subjects[len(subjects)-1], seq: seq, header: reply.Header, data: reply.Data}
+	if times := reply.Header[jetstream.TimeStampHeaer]; len(times) > 0 {
+		if at, err := time.Parse(time.RFC3339Nano, times[len(times)-1]); err == nil {
+			m.at = at
+		}
+	}
+	return m, nil
 }
 
 // statusError is the error of an answer that is a status.

@@ -106,7 +106,7 @@ func (s *sweeper) run(ctx context.Context) {
 		for _, l := range due {
 			all.Go(func() {
 				// An error is another change that came first, or an outage: then the feed that this serves ends too.
-				_, _ = s.registry.expire(ctx, l.name, l.seq)
+				_, _ = s.registry.expire(ctx, l.name, &last{state: state{seq: l.seq}})
 			})
 		}
 		all.Wait()

@@ -242,6 +242,11 @@ func (s *registrySuite) feedIdle(t *testing.T) {
 	if took := time.Since(began); took > 3*rounds*mr.ChangesIdle {
 		t.Errorf("%d times Synced in %v", rounds, took)
 	}
+	stored := put(t, r, identity("b"), mr.Create)
+	eventually(t, s.Patience, "Synced reaches the last change", func() bool {
+		last = f.next(t)
+		return last.Kind == mr.Synced && last.Revision >= stored.Revision
+	})
 	head := last.Revision
 	if h, ok := r.(mr.Header); ok {
 		var err error
@@ -249,8 +254,7 @@ func (s *registrySuite) feedIdle(t *testing.T) {
 		noError(t, err, "head")
 	}
 	eventually(t, s.Patience, "Synced reaches the head", func() bool { return f.next(t).Revision >= head })
-	resumed := s.follow(t, r, last.Position)
-	if c := resumed.next(t); c.Kind != mr.Synced {
+	if c := s.follow(t, r, last.Position).next(t); c.Kind != mr.Synced {
 		t.Errorf("resumed where nothing has happened since: %+v", c)
 	}
 }
