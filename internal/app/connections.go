@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"slices"
 	"sync"
 
@@ -14,9 +15,10 @@ import (
 // connections are what the slots of all namespaces stand on, each opened once however many slots name it, and the loops
 // that slots need. They close in the reverse order of opening.
 type connections struct {
-	redis    map[string]*redis.Conn // by configuration
-	nats     map[string]*nats.Conn
-	embedded map[embedded]*nats.Server
+	redis     map[string]*redis.Conn // by configuration
+	messaging map[redisMessaging]*redis.Messaging
+	nats      map[string]*nats.Conn
+	embedded  map[embedded]*nats.Server
 
 	logger  *slog.Logger
 	life    context.Context // of the loops
@@ -28,11 +30,17 @@ type connections struct {
 // embedded is what makes a NATS server in this process another one.
 type embedded struct{ listen, storeDir string }
 
+// redisMessaging is what makes a messaging slot on Redis another one: the namespaces of one share its subscriptions.
+type redisMessaging struct {
+	conn *redis.Conn
+	cfg  redis.MessagingConfig
+}
+
 // newConnections returns no connections yet. The context is left when the loops begin, so that they end with close only.
 func newConnections(ctx context.Context, logger *slog.Logger) *connections {
 	c := &connections{
 		logger: logger, redis: make(map[string]*redis.Conn), nats: make(map[string]*nats.Conn),
-		embedded: make(map[embedded]*nats.Server),
+		messaging: make(map[redisMessaging]*redis.Messaging), embedded: make(map[embedded]*nats.Server),
 	}
 	c.life, c.stop = context.WithCancel(context.WithoutCancel(ctx))
 	return c
@@ -59,6 +67,20 @@ func (c *connections) toRedis(ctx context.Context, cfg redis.Config) (*redis.Con
 	c.redis[key] = conn
 	c.closeLater(conn.Close)
 	return conn, nil
+}
+
+func (c *connections) redisMessaging(ctx context.Context, conn *redis.Conn, cfg redis.MessagingConfig) (*redis.Messaging, error) {
+	key := redisMessaging{conn, cfg}
+	if m := c.messaging[key]; m != nil {
+		return m, nil
+	}
+	m, err := redis.OpenMessaging(ctx, conn, cfg)
+	if err != nil {
+		return nil, err
+	}
+	c.messaging[key] = m
+	c.closeLater(m.Close)
+	return m, nil
 }
 
 func (c *connections) toNATS(ctx context.Context, cfg NATS) (*nats.Conn, error) {
@@ -89,6 +111,10 @@ func (c *connections) dialNATS(ctx context.Context, cfg NATS) (*nats.Conn, error
 		server, err = nats.StartEmbedded(ctx, nats.EmbeddedConfig{Listen: cfg.Listen, StoreDir: cfg.StoreDir, Log: c.logger})
 		if err != nil {
 			return nil, err
+		}
+		if host, _, _ := net.SplitHostPort(cfg.Listen); cfg.Listen != "" && !net.ParseIP(host).IsLoopback() && host != "localhost" {
+			c.logger.LogAttrs(ctx, slog.LevelWarn, "the NATS server in this process takes everybody who can reach it, without a password",
+				slog.String("listen", cfg.Listen))
 		}
 		c.embedded[which] = server
 		c.closeLater(server.Shutdown)

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"log/slog"
 	"testing"
 
 	"github.com/prism-data-layer/prism/internal/testenv"
@@ -12,7 +13,7 @@ import (
 func TestConnectionsAreShared(t *testing.T) {
 	cert := testenv.NewCertificate(t)
 	server := testenv.NewRedis(t, "--tls-cert-file", cert.Cert, "--tls-key-file", cert.Key, "--tls-ca-cert-file", cert.CA, "--tls-auth-clients", "no")
-	c := newConnections(t.Context(), nil)
+	c := newConnections(t.Context(), slog.New(slog.DiscardHandler))
 	defer c.close()
 	secure := func() redis.Config { return redis.Config{Host: server.Addr, TLS: &redis.TLS{CA: cert.CA}} }
 	first, err := c.toRedis(t.Context(), secure())
@@ -24,6 +25,13 @@ func TestConnectionsAreShared(t *testing.T) {
 	}
 	if _, err := c.toRedis(t.Context(), redis.Config{Host: server.Addr, TLS: &redis.TLS{}}); err == nil {
 		t.Error("a configuration with another authority shares the connection")
+	}
+	carrier, err := c.redisMessaging(t.Context(), first, redis.MessagingConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := c.redisMessaging(t.Context(), first, redis.MessagingConfig{}); err != nil || again != carrier {
+		t.Errorf("two messaging slots for one configuration, %v", err)
 	}
 	plain := testenv.NATS(t).URL
 	one, err := c.toNATS(t.Context(), NATS{Config: nats.Config{Servers: []string{plain}}})

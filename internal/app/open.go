@@ -91,12 +91,7 @@ func openMessaging(ctx context.Context, m Messaging, c *connections) (multicastr
 		if err != nil {
 			return nil, err
 		}
-		messaging, err := redis.OpenMessaging(ctx, conn, m.Redis.MessagingConfig)
-		if err != nil {
-			return nil, err
-		}
-		c.closeLater(messaging.Close)
-		return messaging, nil
+		return c.redisMessaging(ctx, conn, m.Redis.MessagingConfig)
 	case typeNATS:
 		conn, err := c.toNATS(ctx, m.NATS.Conn)
 		if err != nil {
