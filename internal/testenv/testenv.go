@@ -63,6 +63,9 @@ func run(m interface{ Run() int }) int {
 	return 0
 }
 
+// AtExit has Main call f after the tests, for what all of them share.
+func AtExit(f func()) { shared.add(f) }
+
 // shared holds how to stop what all tests of the binary share.
 var shared stops
 

@@ -88,7 +88,8 @@ var hostile = []string{
 // proxy is one server and a client of it.
 type proxy struct {
 	*client.Client
-	durable bool // see combination
+	namespace string
+	durable   bool // see combination
 }
 
 // onEach runs a scenario on every combination, each time against a server of its own.
@@ -120,7 +121,7 @@ func dial(t testing.TB, server, namespace string) *proxy {
 	connection, err := client.Dial(server, client.WithNamespace(namespace))
 	must(t, err)
 	t.Cleanup(func() { check(t, connection.Close()) })
-	return &proxy{Client: connection}
+	return &proxy{Client: connection, namespace: namespace}
 }
 
 // serve runs a server with the given configuration, on free ports, until the test ends.

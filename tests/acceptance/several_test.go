@@ -1,14 +1,12 @@
 package acceptance
 
 import (
-	"bufio"
-	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -25,65 +23,83 @@ func shared() []combination {
 	return slices.DeleteFunc(combinations(), func(c combination) bool { return strings.HasPrefix(c.name, "memory") })
 }
 
-// onShared runs a scenario with three proxies over one set of backends, for each combination.
-func onShared(t *testing.T, scenario func(t *testing.T, a, b, c *proxy)) {
+// redis returns the addresses of the Redis that a combination keeps its identities in, if it does.
+func (c combination) redis(t testing.TB) []string {
+	t.Helper()
+	if strings.HasPrefix(c.name, "redis") {
+		return []string{testenv.Redis(t).Addr}
+	}
+	return nil
+}
+
+// three are three proxies over one set of backends.
+func three(t testing.TB, slots string) [3]*proxy {
+	t.Helper()
+	namespace := testenv.Prefix(t)
+	var p [3]*proxy
+	for i := range p {
+		p[i] = dial(t, serve(t, config(namespace, slots)).GRPC, namespace)
+	}
+	return p
+}
+
+// onShared runs a scenario for each combination that proxies can share.
+func onShared(t *testing.T, scenario func(t *testing.T, slots string, redis ...string)) {
 	t.Helper()
 	t.Parallel()
 	for _, combined := range shared() {
 		t.Run(combined.name, func(t *testing.T) {
 			t.Parallel()
-			namespace := testenv.Prefix(t)
-			var proxies [3]*proxy
-			for i := range proxies {
-				proxies[i] = dial(t, serve(t, config(namespace, combined.slots(t))).GRPC, namespace)
-			}
-			scenario(t, proxies[0], proxies[1], proxies[2])
+			scenario(t, combined.slots(t), combined.redis(t)...)
 		})
 	}
 }
 
 // TestSeveralProxies registers through one proxy, enumerates through another, subscribes through the third: one system.
-func TestSeveralProxies(t *testing.T) {
-	onShared(t, func(t *testing.T, a, b, c *proxy) {
-		a.register(t, 100, func(i int) map[string]any { return map[string]any{"even": i%2 == 0} })
-		if found := b.find(t, `{}`); len(found) != 100 {
-			t.Fatalf("the second proxy sees %d of 100 identities", len(found))
+func TestSeveralProxies(t *testing.T) { onShared(t, severalProxies) }
+
+func severalProxies(t *testing.T, slots string, _ ...string) {
+	t.Helper()
+	p := three(t, slots)
+	p[0].register(t, 100, func(i int) map[string]any { return map[string]any{"even": i%2 == 0} })
+	if found := p[1].find(t, `{}`); len(found) != 100 {
+		t.Fatalf("the second proxy sees %d of 100 identities", len(found))
+	}
+	_, err := p[2].Register(t.Context(), client.Registration{ID: name(0)})
+	wantError(t, err, client.ErrAlreadyExists)
+	_, err = p[1].Heartbeat(t.Context(), name(1), time.Hour)
+	must(t, err)
+	if found := p[2].find(t, `{"even":false}`); len(found) != 50 || found[0].TTL != time.Hour {
+		t.Errorf("the third proxy sees %d, the first with a TTL of %v", len(found), found[0].TTL)
+	}
+	audience := p[2].attach(t, names(100)...)
+	for _, from := range p {
+		result := from.multicast(t, client.MulticastRequest{Payload: []byte("through any proxy")})
+		checkAllAcked(t, result, names(100))
+		audience.checkReceived(t, result.ID, names(100))
+	}
+	for i := range 100 {
+		if existed, err := p[i%3].Unregister(t.Context(), name(i)); !existed || err != nil {
+			t.Errorf("%s: %v, %v", name(i), existed, err)
 		}
-		_, err := c.Register(t.Context(), client.Registration{ID: name(0)})
-		wantError(t, err, client.ErrAlreadyExists)
-		_, err = b.Heartbeat(t.Context(), name(1), time.Hour)
-		must(t, err)
-		if found := c.find(t, `{"even":false}`); len(found) != 50 || found[0].TTL != time.Hour {
-			t.Errorf("the third proxy sees %d, the first with a TTL of %v", len(found), found[0].TTL)
+	}
+	for _, one := range p {
+		if found := one.find(t, `{}`); len(found) != 0 {
+			t.Errorf("%d are left", len(found))
 		}
-		audience := c.attach(t, names(100)...)
-		for _, from := range []*proxy{a, b, c} {
-			result := from.multicast(t, client.MulticastRequest{Payload: []byte("through any proxy")})
-			checkAllAcked(t, result, names(100))
-			audience.checkReceived(t, result.ID, names(100))
-		}
-		for i := range 100 {
-			if existed, err := []*proxy{a, b, c}[i%3].Unregister(t.Context(), name(i)); !existed || err != nil {
-				t.Errorf("%s: %v, %v", name(i), existed, err)
-			}
-		}
-		for _, p := range []*proxy{a, b, c} {
-			if found := p.find(t, `{}`); len(found) != 0 {
-				t.Errorf("%d are left", len(found))
-			}
-		}
-	})
+	}
 }
 
 // TestOneWins lets all proxies create the same identities at once.
 func TestOneWins(t *testing.T) {
-	onShared(t, func(t *testing.T, a, b, c *proxy) {
+	onShared(t, func(t *testing.T, slots string, _ ...string) {
+		p := three(t, slots)
 		var won, lost int
 		var mu sync.Mutex
 		var all sync.WaitGroup
 		for i := range 90 {
 			all.Go(func() {
-				_, err := []*proxy{a, b, c}[i%3].Register(t.Context(), client.Registration{ID: name(i / 9)})
+				_, err := p[i%3].Register(t.Context(), client.Registration{ID: name(i / 9)})
 				mu.Lock()
 				defer mu.Unlock()
 				switch {
@@ -143,242 +159,34 @@ func TestSpecifiedConfiguration(t *testing.T) {
 	if found := again.find(t, `{"status":"online"}`); len(found) != 10 {
 		t.Errorf("after a restart of Redis and the proxy %d users are left", len(found))
 	}
-	checkExpiries(t, redis.Addr, "presence", 10)
+	checkExpiries(t, []string{redis.Addr}, "presence", 10)
 }
 
-// checkExpiries asks Redis, as redis-cli would, whether every identity of a namespace has an expiry.
-func checkExpiries(t testing.TB, addr, namespace string, want int) {
-	t.Helper()
-	keys := ask(t, addr, "KEYS", "{prism:"+namespace+"}:id:*")
-	if len(keys) != want {
-		t.Errorf("Redis has %d identities, want %d", len(keys), want)
-	}
-	for _, key := range keys {
-		if ttl := ask(t, addr, "PTTL", key); strings.HasPrefix(ttl[0], "-1") {
-			t.Errorf("%q never expires", key)
-		}
-	}
-}
-
-// ask sends one command to Redis and returns the elements of its reply.
-func ask(t testing.TB, addr string, command ...string) []string {
-	t.Helper()
-	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", addr)
-	must(t, err)
-	defer conn.Close()
-	must(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
-	var b strings.Builder
-	fmt.Fprintf(&b, "*%d\r\n", len(command))
-	for _, word := range command {
-		fmt.Fprintf(&b, "$%d\r\n%s\r\n", len(word), word)
-	}
-	_, err = io.WriteString(conn, b.String())
-	must(t, err)
-	in := bufio.NewReader(conn)
-	var out []string
-	for left := 1; left > 0; left-- {
-		line, err := in.ReadString('\n')
-		must(t, err)
-		line = strings.TrimSuffix(line, "\r\n")
-		size, _ := strconv.Atoi(line[1:])
-		switch line[0] {
-		case '*':
-			left += size
-		case '$':
-			text := make([]byte, max(size, 0)+2)
-			if size >= 0 {
-				_, err = io.ReadFull(in, text)
-				must(t, err)
-			}
-			out = append(out, string(text[:max(size, 0)]))
-		case '-':
-			t.Fatalf("redis: %v: %s", command, line)
-		default:
-			out = append(out, line[1:])
-		}
-	}
-	return out
-}
-
-// ledger is what a number of programs received, by identity and message.
-type ledger struct {
-	mu    sync.Mutex
-	times map[client.MessageName]int
-}
-
-func (l *ledger) handle(_ context.Context, m client.Message) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.times[m.Name()]++
-	return nil
-}
-
-// checkOnce checks that nothing came twice.
-func (l *ledger) checkOnce(t testing.TB) {
-	t.Helper()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for name, times := range l.times {
-		if times != 1 {
-			t.Errorf("%s received message %s %d times", name.Identity, name.ID, times)
-		}
-	}
-}
-
-// join makes programs out of identities, as an application does, until the returned function is called.
-func (p *proxy) join(t testing.TB, l *ledger, ttl time.Duration, ids ...string) (leave func()) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	var all []client.Registration
-	for _, id := range ids {
-		all = append(all, client.Registration{ID: id, TTL: ttl})
-	}
-	joined, ended := make(chan struct{}, 1), make(chan error, 1)
-	go func() {
-		ended <- p.JoinAll(ctx, all, l.handle, client.WithoutUnregister(), client.OnJoined(func() {
-			select {
-			case joined <- struct{}{}:
-			default:
-			}
-		}))
-	}()
-	left := false
-	leave = func() {
-		if !left {
-			left = true
-			cancel()
-			if err := <-ended; !errors.Is(err, context.Canceled) {
-				t.Errorf("join: %v", err)
-			}
-		}
-	}
-	t.Cleanup(leave)
-	select {
-	case <-joined:
-	case err := <-ended:
-		ended <- err
-		t.Fatalf("join: %v", err)
-	}
-	return leave
-}
-
-// TestKilledInMidMulticast kills the proxy that programs are attached to, then the one that multicasts, in the middle of it.
-// When both run again every program is registered and reached, none has received anything twice, and when the programs have
-// gone their leases end.
-func TestKilledInMidMulticast(t *testing.T) {
+// TestDemo runs the demonstration on the specification's YAML file, with the addresses of the test's servers: it reaches
+// everybody, and leaves nobody behind.
+func TestDemo(t *testing.T) {
 	t.Parallel()
-	for _, combined := range shared() {
-		t.Run(combined.name, func(t *testing.T) {
-			t.Parallel()
-			namespace := testenv.Prefix(t)
-			var p [3]*process
-			for i := range p {
-				p[i] = start(t, namespace, config(namespace, combined.slots(t)))
-			}
-			const n, ttl = 200, 4 * time.Second
-			l := &ledger{times: make(map[client.MessageName]int)}
-			leaveB := p[1].join(t, l, ttl, names(n)[:n/2]...)
-			leaveC := p[2].join(t, l, ttl, names(n)[n/2:]...)
-
-			ctx, stop := context.WithCancel(t.Context())
-			var sending sync.WaitGroup
-			defer sending.Wait()
-			defer stop()
-			killed := make(chan struct{}, 1)
-			sending.Go(func() {
-				for ctx.Err() == nil {
-					select {
-					case killed <- struct{}{}: // a multicast is about to be under way
-					default:
-					}
-					result, err := p[0].Multicast(ctx, client.MulticastRequest{Timeout: 500 * time.Millisecond})
-					if err != nil {
-						if ctx.Err() == nil && !errors.Is(err, client.ErrUnavailable) {
-							t.Errorf("multicast: %v", err)
-						}
-						continue
-					}
-					if sum := result.Delivered + result.Pending + result.Failed + result.TimedOut; sum != result.TargetCount {
-						t.Errorf("the counts add up to %d of %d", sum, result.TargetCount)
-					}
-				}
-			})
-			for _, victim := range []*process{p[2], p[0]} {
-				<-killed
-				<-killed
-				victim.kill()
-				victim.launch()
-			}
-			all := func() bool {
-				result, err := p[1].Multicast(t.Context(), client.MulticastRequest{Timeout: 2 * time.Second})
-				return err == nil && result.Delivered == n && result.TargetCount == n
-			}
-			eventually(t, "every program is registered and reached again", all)
-			stop()
-			sending.Wait()
-			l.checkOnce(t)
-			leaveB()
-			leaveC()
-			eventually(t, "the leases of the programs that have gone end", func() bool { return len(p[1].find(t, `{}`)) == 0 })
-		})
+	path, err := binary()
+	must(t, err)
+	specified, err := os.ReadFile("../../examples/redis-nats.yaml")
+	must(t, err)
+	namespace, redis, nats := testenv.Prefix(t), testenv.Redis(t).Addr, testenv.NATS(t).URL
+	text := strings.NewReplacer("presence", namespace, "localhost:6379", redis, "nats://localhost:4222", nats).Replace(string(specified))
+	for _, word := range []string{namespace, redis, nats} {
+		if !strings.Contains(text, word) {
+			t.Fatalf("the file does not name %s: %s", word, text)
+		}
 	}
-}
-
-// TestRollingRestart restarts one proxy after the other under load: no registration that was acknowledged is lost.
-func TestRollingRestart(t *testing.T) {
-	t.Parallel()
-	for _, combined := range shared() {
-		t.Run(combined.name, func(t *testing.T) {
-			t.Parallel()
-			namespace := testenv.Prefix(t)
-			var p [3]*process
-			for i := range p {
-				p[i] = start(t, namespace, config(namespace, combined.slots(t)))
-			}
-			ctx, stop := context.WithCancel(t.Context())
-			defer stop()
-			var working sync.WaitGroup
-			acknowledged := make([][]string, 24)
-			for w := range acknowledged {
-				working.Go(func() {
-					for i := 0; ctx.Err() == nil; i++ {
-						id := fmt.Sprintf("w%d-%d", w, i)
-						call, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-						_, err := p[(w+i)%3].Register(call, client.Registration{ID: id, TTL: time.Hour})
-						cancel()
-						switch {
-						case err == nil:
-							acknowledged[w] = append(acknowledged[w], id)
-						case !errors.Is(err, client.ErrUnavailable):
-							t.Errorf("register %s: %v", id, err)
-						}
-						<-time.After(time.Millisecond)
-					}
-				})
-			}
-			for _, one := range p {
-				one.restart()
-			}
-			stop()
-			working.Wait()
-			found := make(map[string]bool)
-			for _, identity := range p[0].find(t, `{}`) {
-				found[identity.ID] = true
-			}
-			total := 0
-			for _, ids := range acknowledged {
-				total += len(ids)
-				for _, id := range ids {
-					if !found[id] {
-						t.Errorf("%s was acknowledged and is lost", id)
-					}
-				}
-			}
-			if total < 50 {
-				t.Errorf("only %d registrations were made: that is no load", total)
-			}
-		})
+	file := filepath.Join(t.TempDir(), "prism.yaml")
+	must(t, os.WriteFile(file, []byte(text), 0o600))
+	out, err := exec.CommandContext(t.Context(), path, "demo", "--config", file).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "every one of them got it") || !strings.Contains(string(out), namespace) {
+		t.Errorf("the demo: %v: %s", err, out)
 	}
+	if found := dial(t, serve(t, text).GRPC, namespace).find(t, `{}`); len(found) != 0 {
+		t.Errorf("it has left %d identities", len(found))
+	}
+	checkNothingLeft(t, []string{redis}, namespace)
 }
 
 // TestSameFilterEverywhere compares what each combination finds with what the filter says.
