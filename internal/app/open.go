@@ -61,7 +61,7 @@ func openRegistry(ctx context.Context, n Namespace, c *connections) (multicastre
 		if err != nil {
 			return nil, err
 		}
-		r.Redis.Namespace = n.Namespace
+		r.Redis.Namespace, r.Redis.Log = n.Namespace, c.logger
 		registry, err := redis.OpenRegistry(conn, r.Redis.RegistryConfig)
 		if err != nil {
 			return nil, err

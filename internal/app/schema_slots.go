@@ -32,7 +32,7 @@ func (d *decoder) registry(n ast.Node, out *Namespace) {
 		typeMemory: {identities(&r.Memory.MaxIdentities)},
 		typeRedis: append(d.redisKeys(what, &r.Redis.Conn),
 			identities(&r.Redis.MaxIdentities),
-			key{name: "shards", read: func(n ast.Node) { d.count(n, what+"shards", &r.Redis.Shards, 1024) }},
+			key{name: "shards", read: func(n ast.Node) { d.count(n, what+"shards", &r.Redis.Shards, redis.MaxShards) }},
 			changes(&r.Redis.ChangeLog),
 			key{name: "enumerate", read: func(n ast.Node) {
 				d.choice(n, what+"enumerate", &r.Redis.Enumerate, redis.EnumerateNative, redis.EnumerateScan)

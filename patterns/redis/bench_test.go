@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -77,4 +78,94 @@ func BenchmarkRegister(b *testing.B) {
 			}), "x-hset")
 		})
 	}
+}
+
+// BenchmarkMassExpiry has 50,000 leases end at once, and sweeps them, while one caller reads the head and another one puts. It
+// reports the longest that either waited, in ms, and beside it the longest in as much time before, when nothing expires.
+func BenchmarkMassExpiry(b *testing.B) {
+	const many = 50_000
+	c := connect(b, Config{Host: testenv.NewRedis(b).Addr})
+	var read, put, quietRead, quietPut, swept time.Duration
+	for b.Loop() {
+		r := unswept(b, c, RegistryConfig{})
+		left := func() int64 {
+			n, err := do(b, c, "ZCARD", r.keys.leases).AsInt64()
+			noError(b, err)
+			return n
+		}
+		began := time.Now()
+		ends := began.Add(20 * time.Second)
+		var all sync.WaitGroup
+		for w := range 64 {
+			all.Go(func() {
+				for n := w; n < many; n += 64 {
+					_, err := r.Put(b.Context(), mr.Identity{ID: fmt.Sprint("x", n), TTL: time.Until(ends)}, mr.Replace)
+					if err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+		}
+		all.Wait()
+		const measured = 3 * time.Second
+		if time.Until(ends) < measured || b.Failed() {
+			b.Fatalf("storing took %v", time.Since(began))
+		}
+		qr, qp := longestCalls(b, r, func() bool { return time.Until(ends) < 0 })
+		quietRead, quietPut = max(quietRead, qr), max(quietPut, qp)
+		start := time.Now()
+		ctx, stop := context.WithCancel(b.Context())
+		all.Go(func() { _ = r.Sweep(ctx) })
+		took := time.Duration(0)
+		lr, lp := longestCalls(b, r, func() bool {
+			if took == 0 && left() <= 1 {
+				took = time.Since(start)
+			}
+			return took > 0 && time.Since(start) > measured
+		})
+		read, put, swept = max(read, lr), max(put, lp), max(swept, took)
+		stop()
+		all.Wait()
+	}
+	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+	b.ReportMetric(ms(read), "read-ms")
+	b.ReportMetric(ms(put), "put-ms")
+	b.ReportMetric(ms(quietRead), "quiet-read-ms")
+	b.ReportMetric(ms(quietPut), "quiet-put-ms")
+	b.ReportMetric(ms(read)/ms(quietRead), "x-quiet-read")
+	b.ReportMetric(ms(put)/ms(quietPut), "x-quiet-put")
+	b.ReportMetric(ms(swept), "swept-ms")
+}
+
+// longestCalls reads the head and puts an identity, again and again, until done returns true, and returns the longest of each.
+func longestCalls(b *testing.B, r *Registry, done func() bool) (read, put time.Duration) {
+	b.Helper()
+	ctx, stop := context.WithCancel(b.Context())
+	again := func(most *time.Duration, call func() error) func() {
+		return func() {
+			for ctx.Err() == nil {
+				start := time.Now()
+				if err := call(); err != nil {
+					b.Error(err)
+					return
+				}
+				*most = max(*most, time.Since(start))
+			}
+		}
+	}
+	var all sync.WaitGroup
+	all.Go(again(&read, func() error { _, err := r.Head(b.Context()); return err }))
+	all.Go(again(&put, func() error {
+		_, err := r.Put(b.Context(), mr.Identity{ID: "stays", TTL: time.Hour}, mr.Replace)
+		return err
+	}))
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for !done() {
+		<-tick.C
+	}
+	stop()
+	all.Wait()
+	return read, put
 }

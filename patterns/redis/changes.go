@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,8 +41,9 @@ var (
 // Changes implements multicastregistry.Changes. It reads the change log, and a snapshot by Scan when there is nothing to go
 // on from; see feed. While it waits it occupies a connection.
 //
-// After a failover to a replica that lacks the latest changes, a reader that had them begins anew, provided that it looks
-// before the new master has made as many changes.
+// When another server answers than before, after a restart or a failover, or because a Cluster has moved the keys, there is a
+// snapshot too: the server may lack the latest changes and use their revisions again. After such a loss, revisions may grow by
+// more than one.
 func (r *Registry) Changes(
 	ctx context.Context, after multicastregistry.Position,
 ) iter.Seq2[multicastregistry.Change, error] {
@@ -56,8 +58,8 @@ func (r *Registry) Changes(
 // feed is the state of one change feed.
 //
 // Every entry of the log tells the revision before it, so that a gap shows. That it belongs to the history that the cursor
-// is of shows in the epoch, which is read after it: an epoch never comes back. A snapshot is a scan, with the changes since
-// its begin in between; told remembers those, because a scan may yield something older than the log has told already.
+// is of shows in the epoch and the run id, which are read after it: neither comes back. A snapshot is a scan, with the changes
+// since its begin in between; told remembers those, because a scan may yield something older than the log has told already.
 type feed struct {
 	registry *Registry
 	yield    func(multicastregistry.Change, error) bool
@@ -69,35 +71,10 @@ type feed struct {
 	told    map[string]told // during a snapshot
 }
 
-// cursor is a place in the history of a group of keys. Without an epoch there is no history yet.
-type cursor struct {
-	epoch    string
-	revision uint64
-}
-
 // told is what the log told about an identity: all of it, or the latest lease only.
 type told struct {
 	all   bool
 	lease multicastregistry.Lease
-}
-
-func (c cursor) position() multicastregistry.Position {
-	return multicastregistry.Position(c.epoch + ":" + strconv.FormatUint(c.revision, 10))
-}
-
-// parsePosition is the inverse of cursor.position.
-func parsePosition(p multicastregistry.Position) (c cursor, ok bool) {
-	epoch, text, ok := strings.Cut(string(p), ":")
-	revision, err := strconv.ParseUint(text, 10, 63)
-	if !ok || err != nil || epoch == "" && revision != 0 {
-		return cursor{}, false
-	}
-	return cursor{epoch: epoch, revision: revision}, true
-}
-
-// continues tells whether a history at c is one that has come past from.
-func (c cursor) continues(from cursor) bool {
-	return (c.epoch == from.epoch || from.epoch == "") && c.revision >= from.revision
 }
 
 // run yields changes until something fails, or the reader has had enough.
@@ -107,7 +84,7 @@ func (f *feed) run(ctx context.Context, after multicastregistry.Position) error 
 	}
 	from, ok := parsePosition(after)
 	if ok && f.head.continues(from) {
-		f.at, f.settled = cursor{f.head.epoch, from.revision}, true
+		f.at, f.settled = cursor{f.head.epoch, from.revision, cmp.Or(from.run, f.head.run)}, true
 		if err := f.follow(ctx); err != errGap { //nolint:errorlint // our own, and never wrapped
 			return err
 		}
@@ -139,7 +116,7 @@ func (f *feed) follow(ctx context.Context) error {
 			}
 		}
 		goal = f.head.revision
-		if err := f.advance(ctx, feedTick); err != nil {
+		if err := f.advance(ctx, f.registry.conn.waitAtMost(feedTick)); err != nil {
 			return err
 		}
 	}
@@ -237,7 +214,7 @@ func (f *feed) advance(ctx context.Context, wait time.Duration) error {
 		if before != f.at.revision {
 			return errGap
 		}
-		f.at.revision = uint64(change.Revision)
+		f.at.revision = uint64(f.registry.seen(int64(change.Revision)))
 		if change.Kind == 0 {
 			continue
 		}
@@ -278,30 +255,10 @@ func (f *feed) readHead(ctx context.Context) error {
 		return err
 	}
 	defer cancel()
-	f.head, err = f.registry.readHead(bounded)
+	if f.head, err = f.registry.readHead(bounded); err == nil {
+		f.registry.seen(int64(f.head.revision))
+	}
 	return err
-}
-
-func (r *Registry) readHead(ctx context.Context) (cursor, error) {
-	fields, err := r.conn.read.Do(ctx, r.conn.read.B().Hmget().Key(r.keys.head).Field("epoch", "revision").Build()).ToArray()
-	if err != nil {
-		return cursor{}, err
-	}
-	if len(fields) != 2 {
-		return cursor{}, fmt.Errorf("%w: head: %d fields", errReply, len(fields))
-	}
-	if fields[0].IsNil() || fields[1].IsNil() {
-		return cursor{}, nil
-	}
-	epoch, err := fields[0].ToString()
-	if err != nil {
-		return cursor{}, err
-	}
-	revision, err := fields[1].AsUint64()
-	if err != nil || epoch == "" {
-		return cursor{}, fmt.Errorf("%w: key %s: epoch %q: %w", errReply, r.keys.head, epoch, errors.Join(err))
-	}
-	return cursor{epoch: epoch, revision: revision}, nil
 }
 
 // read returns the entries of the log after the cursor. With a wait it waits that long for the first of them.

@@ -81,17 +81,20 @@ func TestParsePosition(t *testing.T) {
 		want     cursor
 		ok       bool
 	}{
-		{"abc:7", cursor{"abc", 7}, true},
-		{":0", cursor{}, true},
-		{"abc:0", cursor{"abc", 0}, true},
+		{"abc:7:f00", cursor{"abc", 7, "f00"}, true},
+		{"abc:7:", cursor{"abc", 7, ""}, true},
+		{":0:", cursor{}, true},
+		{":0:f00", cursor{"", 0, "f00"}, true},
+		{"abc:0:f00", cursor{"abc", 0, "f00"}, true},
 		{"", cursor{}, false},
 		{"abc", cursor{}, false},
-		{":7", cursor{}, false},
-		{"abc:", cursor{}, false},
-		{"abc:-1", cursor{}, false},
-		{"abc:+1", cursor{}, false},
-		{"abc:7:8", cursor{}, false},
-		{"abc:9223372036854775808", cursor{}, false},
+		{"abc:7", cursor{}, false},
+		{":7:f00", cursor{}, false},
+		{"abc::f00", cursor{}, false},
+		{"abc:-1:f00", cursor{}, false},
+		{"abc:+1:f00", cursor{}, false},
+		{"abc:7:8:9", cursor{}, false},
+		{"abc:9223372036854775808:f00", cursor{}, false},
 	} {
 		got, ok := parsePosition(row.position)
 		if got != row.want || ok != row.ok {
@@ -99,6 +102,27 @@ func TestParsePosition(t *testing.T) {
 		}
 		if ok && got.position() != row.position {
 			t.Errorf("%q comes back as %q", row.position, got.position())
+		}
+	}
+}
+
+func TestContinues(t *testing.T) {
+	for _, row := range []struct {
+		at, from cursor
+		want     bool
+	}{
+		{cursor{"a", 7, "x"}, cursor{"a", 7, "x"}, true},
+		{cursor{"a", 8, "x"}, cursor{"a", 7, "x"}, true},
+		{cursor{"a", 6, "x"}, cursor{"a", 7, "x"}, false},
+		{cursor{"b", 8, "x"}, cursor{"a", 7, "x"}, false},
+		{cursor{"a", 8, "x"}, cursor{"", 0, "x"}, true},
+		{cursor{"a", 8, "y"}, cursor{"a", 7, "x"}, false},
+		{cursor{"a", 8, ""}, cursor{"a", 7, "x"}, true}, // not known
+		{cursor{"a", 8, "y"}, cursor{"a", 7, ""}, true},
+		{cursor{"", 0, ""}, cursor{"a", 7, "x"}, false},
+	} {
+		if got := row.at.continues(row.from); got != row.want {
+			t.Errorf("%+v continues %+v: %v", row.at, row.from, got)
 		}
 	}
 }
@@ -149,130 +173,6 @@ func TestParseEntry(t *testing.T) {
 			t.Errorf("%s %s: no error", row.id, row.fields)
 		}
 	}
-}
-
-// TestChangesBadEntry puts into the log what no script writes.
-func TestChangesBadEntry(t *testing.T) {
-	c := shared(t)
-	r := registry(t, c, RegistryConfig{})
-	store(t, r, "a")
-	feed := read(t, r, "")
-	synced, _ := feed.until(mr.Synced)
-	noError(t, do(t, c, "XADD", r.keys.log, "2-0", "k", "p", "i", "b", "m", "{", "t", "1", "r", "1", "e", "1").Error())
-	noError(t, do(t, c, "HSET", r.keys.head, "revision", "2").Error())
-	if err := feed.fails(); !strings.Contains(err.Error(), "redis: changes: ") || !strings.Contains(err.Error(), r.keys.log) {
-		t.Error(err)
-	}
-	if err := read(t, r, synced.Position).fails(); !strings.Contains(err.Error(), r.keys.log) {
-		t.Error(err)
-	}
-	noError(t, do(t, c, "HSET", r.keys.head, "revision", "x").Error())
-	if err := read(t, r, "").fails(); !strings.Contains(err.Error(), r.keys.head) {
-		t.Error(err)
-	}
-}
-
-// TestChangesLostData takes the data away while a feed is read: what follows is told anew, whatever its revisions are.
-func TestChangesLostData(t *testing.T) {
-	for name, lose := range map[string]func(c *Conn, r *Registry) error{
-		"flushed":  func(c *Conn, _ *Registry) error { return do(t, c, "FLUSHALL").Error() },
-		"no log":   func(c *Conn, r *Registry) error { store(t, r, "x"); return do(t, c, "DEL", r.keys.log).Error() },
-		"an older": func(c *Conn, r *Registry) error { return do(t, c, "HSET", r.keys.head, "revision", "1").Error() },
-	} {
-		t.Run(name, func(t *testing.T) {
-			server := testenv.NewRedis(t)
-			c := connect(t, Config{Host: server.Addr})
-			r := registry(t, c, RegistryConfig{})
-			store(t, r, "a", "b", "c")
-			waiting := read(t, r, "")
-			last, _ := waiting.until(mr.Synced)
-			noError(t, lose(c, r))
-			waiting.until(mr.Reset)
-			if name != "flushed" {
-				return
-			}
-			_, what := waiting.until(mr.Synced)
-			if what != "" {
-				t.Errorf("the empty registry is told to have %s", what)
-			}
-			store(t, r, "d", "e", "f", "g", "h") // beyond where the reader was
-			if _, what := waiting.until(mr.Synced); what != "2:d 2:e 2:f 2:g 2:h " {
-				t.Errorf("after the loss came %s", what)
-			}
-			again := read(t, r, last.Position)
-			again.until(mr.Reset)
-			if _, what := again.until(mr.Synced); strings.Count(what, "2:") != 5 {
-				t.Errorf("after the loss there is %s", what)
-			}
-		})
-	}
-}
-
-// TestChangesFlushedBetween lets the log be one of another history that reaches beyond the reader's place when it looks.
-func TestChangesFlushedBetween(t *testing.T) {
-	server := testenv.NewRedis(t)
-	c := connect(t, Config{Host: server.Addr})
-	r := registry(t, c, RegistryConfig{})
-	store(t, r, "a", "b", "c")
-	feed := read(t, r, "")
-	feed.until(mr.Synced) // and the reader does not look until asked again
-	noError(t, do(t, c, "FLUSHALL").Error())
-	store(t, r, "d", "e", "f", "g", "h")
-	if _, what := feed.until(mr.Reset); what != "" {
-		t.Errorf("before the reset came %s", what)
-	}
-	if _, what := feed.until(mr.Synced); strings.Count(what, "2:") != 5 {
-		t.Errorf("after the reset came %s", what)
-	}
-}
-
-// TestChangesOutage stops Redis: the feed ends, and goes on where it was once Redis is back.
-func TestChangesOutage(t *testing.T) {
-	server := testenv.NewRedis(t, "--appendonly", "yes", "--appendfsync", "always")
-	c := connect(t, Config{Host: server.Addr, Timeout: time.Second})
-	for _, r := range []SweptRegistry{
-		registry(t, c, RegistryConfig{}), sharded(t, c, RegistryConfig{}),
-	} {
-		store(t, r, "a", "b")
-		feed := read(t, r, "")
-		last, _ := feed.until(mr.Synced)
-		server.Kill()
-		if err := feed.fails(); !errors.Is(err, mr.ErrUnavailable) {
-			t.Error(err)
-		}
-		if err := read(t, r, last.Position).fails(); !errors.Is(err, mr.ErrUnavailable) {
-			t.Error(err)
-		}
-		server.Start()
-		eventually(t, "Redis is back", func() bool { return r.Ping(t.Context()) == nil })
-		store(t, r, "c")
-		if _, what := read(t, r, last.Position).until(mr.Synced); what != "2:c " {
-			t.Errorf("after the outage came %q", what)
-		}
-	}
-}
-
-// TestChangesStall has the network swallow everything: a feed does not wait for ever, nor longer than its context.
-func TestChangesStall(t *testing.T) {
-	fault := testenv.NewFault(t, testenv.Redis(t).Addr)
-	c := connect(t, Config{Host: fault.Addr, Timeout: time.Second})
-	r := registry(t, c, RegistryConfig{})
-	feed := read(t, r, "")
-	feed.until(mr.Synced)
-	fault.Stall()
-	if err := feed.fails(); !errors.Is(err, mr.ErrUnavailable) {
-		t.Error(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	for _, err := range r.Changes(ctx, "") {
-		if !errors.Is(err, context.DeadlineExceeded) {
-			t.Error(err)
-		}
-	}
-	fault.Heal()
-	eventually(t, "the network is back", func() bool { return r.Ping(t.Context()) == nil })
-	read(t, r, "").until(mr.Synced)
 }
 
 // TestChangesManyReaders has many feeds wait at once, over one connection's clients.

@@ -31,8 +31,10 @@ func registryOptions() slottest.RegistryOptions {
 }
 
 func TestRegistry(t *testing.T) {
+	t.Parallel()
 	for _, enumerate := range []string{EnumerateNative, EnumerateScan} {
 		t.Run(enumerate, func(t *testing.T) {
+			t.Parallel()
 			slottest.Registry(t, func(t *testing.T) mr.Registry {
 				return registry(t, shared(t), RegistryConfig{Enumerate: enumerate})
 			}, registryOptions())

@@ -29,8 +29,9 @@ const (
 	topologyEvery = 5 * time.Second
 	// bufferBytes is what a connection reads and writes at once, at most.
 	bufferBytes = 128 << 10
-	// blockingConns bounds the connections for commands that wait: one for each change feed.
-	blockingConns = 256
+	// blockingConns bounds the connections for commands that wait: one for each change feed, and of a sharded registry one for
+	// each shard. They are opened when they are needed.
+	blockingConns = 1024
 )
 
 // Config says where a Redis is and how to connect to it.
@@ -117,11 +118,19 @@ func (c Config) validateWhere() error {
 			continue
 		}
 		if c.Host != "" {
-			return invalid("host", "%q is not a host or host:port", c.Host)
+			return badAddress("host", c.Host)
 		}
-		return invalid("addresses/"+strconv.Itoa(i), "%q is not a host or host:port", c.Addresses[i])
+		return badAddress("addresses/"+strconv.Itoa(i), c.Addresses[i])
 	}
 	return nil
+}
+
+// badAddress says what is wrong with an address, and not what it is when that may hold a password.
+func badAddress(field, address string) error {
+	if strings.Contains(address, "@") || strings.Contains(address, "://") {
+		return invalid(field, "is not host:port; write user and password under username and password")
+	}
+	return invalid(field, "%q is not a host or host:port", address)
 }
 
 // addresses returns all addresses, each with a port.
@@ -352,6 +361,11 @@ func (c *Conn) bound(ctx context.Context) (context.Context, context.CancelFunc, 
 	}
 	bounded, cancel := context.WithTimeout(ctx, c.timeout)
 	return bounded, cancel, nil
+}
+
+// waitAtMost shortens how long Redis may hold back an answer, so that it comes before the operation has taken its time.
+func (c *Conn) waitAtMost(wait time.Duration) time.Duration {
+	return max(min(wait, c.timeout/2), time.Millisecond)
 }
 
 // run runs a script that returns integers, at least one.

@@ -57,6 +57,16 @@ func TestConfig(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { wantField(t, row.cfg.Validate(), row.field) })
 	}
+	for field, cfg := range map[string]Config{
+		"host":        {Host: "redis://user:s3cret@localhost:6379"},
+		"addresses/1": {Addresses: []string{"a", ":s3cret@localhost"}, Cluster: true},
+	} {
+		_, err := Open(t.Context(), cfg)
+		wantField(t, err, field)
+		if strings.Contains(err.Error(), "s3cret") || !strings.Contains(err.Error(), "under username and password") {
+			t.Errorf("a password in %s: %v", field, err)
+		}
+	}
 	if _, err := Open(t.Context(), Config{}); !errors.Is(err, mr.ErrInvalid) {
 		t.Errorf("open: %v", err)
 	}
@@ -79,6 +89,16 @@ func TestServer(t *testing.T) {
 	put(t, unswept(t, c, RegistryConfig{}), "a", time.Minute)
 	if name := text(t, c, "CLIENT", "GETNAME"); name != clientName {
 		t.Errorf("the client's name is %q", name)
+	}
+}
+
+func TestWaitAtMost(t *testing.T) {
+	for timeout, want := range map[time.Duration]time.Duration{
+		DefaultTimeout: feedTick, 300 * time.Millisecond: 150 * time.Millisecond, time.Millisecond: time.Millisecond,
+	} {
+		if got := (&Conn{timeout: timeout}).waitAtMost(feedTick); got != want {
+			t.Errorf("of %v it waits %v, want %v", timeout, got, want)
+		}
 	}
 }
 
@@ -224,6 +244,7 @@ func TestTLS(t *testing.T) {
 }
 
 func TestCluster(t *testing.T) {
+	t.Parallel()
 	cluster := testenv.RedisCluster(t)
 	wantOpenError(t, Config{Host: cluster.Addrs[0]}, mr.ErrInvalid, "cluster: ")
 	c := connect(t, Config{Addresses: cluster.Addrs, Cluster: true})

@@ -22,9 +22,16 @@
 // millisecond at which its lease ends, by Redis' clock, whether Redis or a sweep has removed it or not. Nothing relies on
 // keyspace notifications, and no command looks through the whole keyspace.
 //
-// Revisions count up from 1 without gaps, unless shards share a clock: see Registry. When the head was lost, with or without
-// the rest, the next change is revision 1 of another epoch, and the log begins anew. A hash that is gone before its time,
-// evicted or deleted by hand, is not live, though it counts until its lease would have ended: maxmemory-policy should be
+// Revisions count up from 1 without gaps, unless shards share a clock, see Sharded, or Redis has lost changes: then the next
+// one goes beyond every revision that the process which makes it has seen, so that a registration that was lost cannot be taken
+// for its successor. When the head was lost, with or without the rest, the log begins anew with another epoch.
+//
+// A change feed begins with a snapshot when another server answers than its position is from, be it for a restart, a failover or
+// a slot that has moved: that may have begun with older data, and there is no telling. Without the right to INFO a feed notices
+// that only when the revision went back.
+//
+// A hash that is gone before its time, evicted or deleted by hand, is not live, though it counts until its lease would have
+// ended; under an identity that never expires, until that is registered or deleted again. So maxmemory-policy should be
 // noeviction. At maxmemory registrations are ErrQuota; renewals, deletions, sweeps and all reads go on.
 //
 // # Rights
@@ -32,5 +39,5 @@
 // A Redis user needs "~{prism:*" with +ping, +hello, +info, +client|setname, +eval, +evalsha, +eval_ro, +evalsha_ro, +time,
 // +hget, +hmget, +hset, +hincrby, +zadd, +zrem, +zscore, +zscan, +zcount, +zrange, +xadd, +xread, +del, +pexpireat, +persist;
 // with "&prism*" and the pub/sub commands for messaging; and with +cluster|slots, +cluster|shards and +role on a Cluster or
-// behind Sentinels. A script without one of its rights changes nothing.
+// behind Sentinels. A script without one of its rights changes nothing. +info is for change feeds, see above, and scans.
 package redis

@@ -85,7 +85,7 @@ func TestRights(t *testing.T) {
 	admin := connect(t, Config{Host: server.Addr})
 	text(t, admin, "ACL", "SETUSER", "prism", "on", ">secret", "+@all", "~*", "&*")
 	user := connect(t, Config{Host: server.Addr, Username: "prism", Password: "secret"})
-	for _, command := range []string{"HSET", "HINCRBY", "DEL", "XADD", "ZADD", "PEXPIREAT", "PERSIST", "ZREM", "TIME", "HGET", "HMGET"} {
+	for _, command := range []string{"HSET", "HINCRBY", "DEL", "XADD", "ZADD", "PEXPIREAT", "PERSIST", "ZREM", "ZRANGE", "TIME", "HGET", "HMGET"} {
 		refused := 0
 		for _, change := range changes {
 			for _, empty := range []bool{false, true} {
@@ -212,6 +212,7 @@ func TestPausedWrites(t *testing.T) {
 
 // TestStalled has nothing come back from Redis at all.
 func TestStalled(t *testing.T) {
+	t.Parallel()
 	fault := testenv.NewFault(t, testenv.Redis(t).Addr)
 	c := connect(t, Config{Host: fault.Addr, Timeout: 300 * time.Millisecond})
 	r := unswept(t, c, RegistryConfig{})
@@ -270,7 +271,7 @@ func TestRestart(t *testing.T) {
 	if _, err := r.Renew(t.Context(), "a", 0); !errors.Is(err, mr.ErrNotFound) {
 		t.Errorf("renew: %v", err)
 	}
-	if again := put(t, r, "a", time.Hour); again.Revision != first.Revision {
+	if again := put(t, r, "a", time.Hour); again.Revision != first.Revision+1 {
 		t.Errorf("revision %d, then %d", first.Revision, again.Revision)
 	}
 	if after := text(t, c, "HGET", r.keys.head, "epoch"); after == before {

@@ -131,6 +131,7 @@ func values() []any {
 }
 
 func TestNativeOperators(t *testing.T) {
+	t.Parallel()
 	scalars := values()
 	fields := slices.Clone(scalars)
 	for i, v := range scalars {
@@ -214,6 +215,7 @@ func describe(e *filter.Expr) string {
 }
 
 func TestNativeByHand(t *testing.T) {
+	t.Parallel()
 	c := shared(t)
 	r := registry(t, c, RegistryConfig{})
 	all := map[string]map[string]any{"missing": {}}
@@ -235,6 +237,7 @@ func hostileStrings() []string {
 
 // TestNativeHostile has every hostile string as key, as value, and as both, in a filter of every operator that takes strings.
 func TestNativeHostile(t *testing.T) {
+	t.Parallel()
 	c := shared(t)
 	r := registry(t, c, RegistryConfig{})
 	all := map[string]map[string]any{}

@@ -36,6 +36,7 @@ func TestMessaging(t *testing.T) {
 }
 
 func TestMessagingCluster(t *testing.T) {
+	t.Parallel()
 	cluster := clusterOf(t)
 	open := func(t *testing.T) mr.Messaging {
 		return messaging(t, connect(t, Config{Addresses: cluster.Addrs, Cluster: true}))
@@ -168,6 +169,7 @@ func remembers(t *testing.T, m *Messaging, topics ...string) {
 
 // A connection that is cut comes back by itself, with all that was added and without what was removed meanwhile.
 func TestMessagingConnectionCut(t *testing.T) {
+	t.Parallel()
 	for name, fault := range map[string]func(*testenv.Fault){
 		"Cut": (*testenv.Fault).Cut, "Stall": (*testenv.Fault).Stall,
 	} {
@@ -267,6 +269,7 @@ func TestPublishUnreached(t *testing.T) {
 
 // What was handed to a Redis that does not answer has an unknown outcome, which is not ErrUnavailable.
 func TestPublishUnanswered(t *testing.T) {
+	t.Parallel()
 	proxy := testenv.NewFault(t, testenv.Redis(t).Addr)
 	m := messaging(t, connect(t, Config{Host: proxy.Addr, Timeout: 300 * time.Millisecond}))
 	proxy.Stall()
@@ -394,6 +397,7 @@ func spread(t *testing.T, cluster *testenv.RedisClusterProcess) (m *Messaging, a
 
 // A slot that moves to another node takes its subscriptions along.
 func TestClusterSlotMoves(t *testing.T) {
+	t.Parallel()
 	cluster := clusterOf(t)
 	_, allArrive := spread(t, cluster)
 	allArrive()
@@ -418,6 +422,7 @@ func TestClusterSlotMoves(t *testing.T) {
 
 // Replicas that take over, by order and because their master is dead, take the subscriptions over.
 func TestClusterFailover(t *testing.T) {
+	t.Parallel()
 	cluster := clusterOf(t)
 	m, allArrive := spread(t, cluster)
 	allArrive()

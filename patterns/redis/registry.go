@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"strconv"
 	"sync/atomic"
@@ -28,7 +29,8 @@ const (
 	// EnumerateScan fetches all identities and evaluates filters here.
 	EnumerateScan = "scan"
 
-	maxShards = 1024
+	// MaxShards is the most shards: few enough that several change feeds, which wait on a connection for each, share a Conn.
+	MaxShards = 128
 	// exactLog is from which length on the log is cut at whole nodes, which is cheaper and leaves it a little longer.
 	exactLog = 1000
 )
@@ -45,6 +47,8 @@ type RegistryConfig struct {
 	ChangeLog int
 	// Enumerate says where filters are evaluated: EnumerateNative or EnumerateScan. Default: EnumerateNative.
 	Enumerate string
+	// Log hears when sweeping fails and when it works again. Default (nil): nobody does.
+	Log *slog.Logger
 }
 
 func (c RegistryConfig) withDefaults() RegistryConfig {
@@ -57,6 +61,9 @@ func (c RegistryConfig) withDefaults() RegistryConfig {
 	if c.Enumerate == "" {
 		c.Enumerate = EnumerateNative
 	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
 	return c
 }
 
@@ -66,8 +73,8 @@ func (c RegistryConfig) Validate() error {
 	switch {
 	case c.MaxIdentities < 0:
 		return invalid("max_identities", "must not be negative")
-	case c.Shards < 1 || c.Shards > maxShards:
-		return invalid("shards", "must be from 1 to %d", maxShards)
+	case c.Shards < 1 || c.Shards > MaxShards:
+		return invalid("shards", "must be from 1 to %d", MaxShards)
 	case c.ChangeLog < 1:
 		return invalid("change_log", "must be at least 1")
 	case c.Enumerate != EnumerateNative && c.Enumerate != EnumerateScan:
@@ -83,9 +90,12 @@ type Registry struct {
 	cfg  RegistryConfig
 	// maxlen and trim are how the log is cut, as change.lua takes it.
 	maxlen, trim string
-	// clock is shared by the shards of a namespace: a change gets a revision above it, and raises it. So whatever happens
-	// after something else through one process has the higher revision, whichever shards they are on. nil: one shard.
+	// clock is the highest revision that was seen: a change gets one above it, and raises it. So no revision that Redis has
+	// lost comes again through a process that knows it. The shards of a namespace share it: whatever happens after something
+	// else through one process has the higher revision, whichever shards they are on.
 	clock *atomic.Uint64
+	// sweeps reports how sweeping goes; the shards of a namespace share it.
+	sweeps *sweepLog
 }
 
 // NewRegistry returns the registry of a namespace that is kept in one group of keys: shards are not looked at. The
@@ -95,7 +105,10 @@ func NewRegistry(conn *Conn, cfg RegistryConfig) *Registry { return newShard(con
 // newShard returns one of a namespace's shards.
 func newShard(conn *Conn, cfg RegistryConfig, shard, of int) *Registry {
 	cfg = cfg.withDefaults()
-	r := &Registry{conn: conn, keys: keysOf(cfg.Namespace, shard, of), cfg: cfg, maxlen: strconv.Itoa(cfg.ChangeLog), trim: "="}
+	r := &Registry{
+		conn: conn, keys: keysOf(cfg.Namespace, shard, of), cfg: cfg, maxlen: strconv.Itoa(cfg.ChangeLog), trim: "=",
+		clock: new(atomic.Uint64), sweeps: &sweepLog{log: cfg.Log, namespace: cfg.Namespace},
+	}
 	if cfg.ChangeLog >= exactLog {
 		r.trim = "~"
 	}
@@ -187,24 +200,18 @@ func (r *Registry) Delete(ctx context.Context, id string, only multicastregistry
 // change runs one of the scripts that change something, on keys and with the arguments that change.lua does not know. The
 // reply has at least one element.
 func (r *Registry) change(ctx context.Context, script *rueidis.Lua, keys []string, args ...string) ([]int64, error) {
-	floor := "0"
-	if r.clock != nil {
-		floor = strconv.FormatUint(r.clock.Load(), 10)
-	}
+	floor := strconv.FormatUint(r.clock.Load(), 10)
 	all := make([]string, 0, 9)
 	all = append(all, epoch(), floor, r.maxlen, r.trim)
 	all = append(all, args...)
 	return r.conn.run(ctx, r.conn.write, script, keys, all)
 }
 
-// seen takes notice of a revision that a script returned.
+// seen takes notice of a revision that Redis told.
 func (r *Registry) seen(revision int64) multicastregistry.Revision {
 	now := uint64(revision)
-	for r.clock != nil {
-		before := r.clock.Load()
-		if before >= now || r.clock.CompareAndSwap(before, now) {
-			break
-		}
+	for before := r.clock.Load(); before < now && !r.clock.CompareAndSwap(before, now); {
+		before = r.clock.Load()
 	}
 	return multicastregistry.Revision(now)
 }

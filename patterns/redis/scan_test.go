@@ -271,6 +271,7 @@ func TestScanAfterScriptFlush(t *testing.T) {
 // TestScanAcrossRestart restarts the server in the middle of a scan. The new one orders its tables by another seed: a cursor
 // of the old one would pass over identities.
 func TestScanAcrossRestart(t *testing.T) {
+	t.Parallel()
 	server := testenv.NewRedis(t, "--appendonly", "yes")
 	c := connect(t, Config{Host: server.Addr})
 	r := NewRegistry(c, RegistryConfig{Namespace: testenv.Prefix(t)})

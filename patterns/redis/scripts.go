@@ -21,12 +21,15 @@ var (
 	sweepSource string
 	//go:embed lua/count.lua
 	countSource string
+	//go:embed lua/head.lua
+	headSource string
 
 	putScript    = rueidis.NewLuaScript(changing(putSource))
 	renewScript  = rueidis.NewLuaScript(changing(renewSource))
 	deleteScript = rueidis.NewLuaScript(changing(deleteSource))
 	sweepScript  = rueidis.NewLuaScript(changing(sweepSource))
 	countScript  = rueidis.NewLuaScriptReadOnly(countSource)
+	headScript   = rueidis.NewLuaScriptReadOnly(headSource)
 )
 
 // changing puts what all changes share below the first line of a script, which holds its flags.

@@ -48,6 +48,7 @@ func sentinel(t *testing.T, master string) (rueidis.Client, string) {
 
 // TestSentinel has Sentinels promote a replica: the registry is where the master is.
 func TestSentinel(t *testing.T) {
+	t.Parallel()
 	master := testenv.NewRedis(t)
 	host, port, err := net.SplitHostPort(master.Addr)
 	noError(t, err)

@@ -77,7 +77,7 @@ func NewSharded(conn *Conn, cfg RegistryConfig) *Sharded {
 	s := &Sharded{shards: make([]*Registry, n), clock: new(atomic.Uint64)}
 	for i := range s.shards {
 		s.shards[i] = newShard(conn, cfg, i, n)
-		s.shards[i].clock = s.clock
+		s.shards[i].clock, s.shards[i].sweeps = s.clock, s.shards[0].sweeps
 	}
 	return s
 }

@@ -53,10 +53,14 @@ func shardedSuite(t *testing.T, connect func(t testing.TB) *Conn) {
 	})
 }
 
-func TestSharded(t *testing.T) { shardedSuite(t, shared) }
+func TestSharded(t *testing.T) {
+	t.Parallel()
+	shardedSuite(t, shared)
+}
 
 // TestShardedOnCluster also proves that no script touches keys of two slots.
 func TestShardedOnCluster(t *testing.T) {
+	t.Parallel()
 	cluster := testenv.RedisCluster(t)
 	shardedSuite(t, func(t testing.TB) *Conn {
 		t.Helper()
@@ -80,7 +84,7 @@ func TestOpenRegistry(t *testing.T) {
 		{RegistryConfig{}, "*redis.Registry"},
 		{RegistryConfig{Shards: 1}, "*redis.Registry"},
 		{RegistryConfig{Shards: 2}, "*redis.Sharded"},
-		{RegistryConfig{Shards: -1}, "shards: must be from 1 to 1024"},
+		{RegistryConfig{Shards: -1}, "shards: must be from 1 to 128"},
 		{RegistryConfig{ChangeLog: -1}, "change_log: must be at least 1"},
 	} {
 		r, err := OpenRegistry(c, row.cfg)
@@ -198,6 +202,7 @@ func TestShardedRevisions(t *testing.T) {
 // TestShardedSynced has a reader wait for the head that it asked for: by then it has all that was changed before, by
 // whomever, on whichever shard.
 func TestShardedSynced(t *testing.T) {
+	t.Parallel()
 	cfg := RegistryConfig{Namespace: testenv.Prefix(t), Shards: 4}
 	reading := sharded(t, shared(t), cfg)
 	feed := read(t, reading, "")
@@ -236,5 +241,31 @@ func TestShardedSynced(t *testing.T) {
 		if !strings.Contains(seen, fmt.Sprint("2:late-", n, " ")) {
 			t.Fatalf("synced at the head, and late-%d has not come", n)
 		}
+	}
+}
+
+// TestShardedMost has two feeds wait on as many shards as there may be, over one connection's clients: each is told Synced
+// again and again, and what changes.
+func TestShardedMost(t *testing.T) {
+	s := sharded(t, connect(t, Config{Host: testenv.NewRedis(t).Addr}), RegistryConfig{Shards: MaxShards})
+	feeds := []*reader{read(t, s, ""), read(t, s, "")}
+	for _, feed := range feeds {
+		feed.until(mr.Synced)
+	}
+	const rounds = 5
+	began := time.Now()
+	for range rounds {
+		for _, feed := range feeds {
+			feed.until(mr.Synced)
+		}
+	}
+	took := time.Since(began)
+	t.Logf("%d times Synced in %v", rounds, took)
+	if took > 3*rounds*mr.ChangesIdle {
+		t.Errorf("%d times Synced in %v", rounds, took)
+	}
+	store(t, s, "a")
+	for _, feed := range feeds {
+		feed.until(mr.Put)
 	}
 }

@@ -2,8 +2,10 @@ package redis
 
 import (
 	"context"
+	"log/slog"
 	"math/rand/v2"
 	"strconv"
+	"sync"
 	"time"
 )
 
@@ -17,9 +19,11 @@ const (
 )
 
 // Sweep removes, until the context ends, identities whose lease has ended, and logs that for the change feed. Any number of
-// processes may sweep one namespace; one has to. It looks about once a second; while Redis fails it looks less and less
-// often, and is silent: others notice. It returns nil.
+// processes may sweep one namespace; one has to. It looks about once a second, and less and less often while that fails; the
+// configuration's Log hears of it. It returns nil.
 func (r *Registry) Sweep(ctx context.Context) error {
+	var was error
+	defer func() { r.sweeps.leave(was) }()
 	pause := sweepEvery
 	timer := time.NewTimer(jitter(pause))
 	defer timer.Stop()
@@ -30,6 +34,11 @@ func (r *Registry) Sweep(ctx context.Context) error {
 		case <-timer.C:
 		}
 		removed, err := r.sweep(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		r.sweeps.note(was, err)
+		was = err
 		switch {
 		case err != nil:
 			pause = min(2*pause, sweepBackoff)
@@ -55,6 +64,40 @@ func (r *Registry) sweep(ctx context.Context) (int, error) {
 		r.seen(reply[1])
 	}
 	return int(reply[0]), nil
+}
+
+// sweepLog reports how the sweepers of a namespace fare: when the first begins to fail, and when none does any more.
+type sweepLog struct {
+	log       *slog.Logger
+	namespace string
+
+	mu      sync.Mutex
+	failing int
+}
+
+// note takes notice of a sweep's outcome, and of the same sweeper's before it.
+func (l *sweepLog) note(was, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case was == nil && err != nil:
+		if l.failing++; l.failing == 1 {
+			l.log.Warn("redis: sweeping fails: expiries are not told", slog.String("namespace", l.namespace), slog.Any("error", err))
+		}
+	case was != nil && err == nil:
+		if l.failing--; l.failing == 0 {
+			l.log.Info("redis: sweeping works again", slog.String("namespace", l.namespace))
+		}
+	}
+}
+
+// leave takes notice of a sweeper's end, after an outcome.
+func (l *sweepLog) leave(was error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if was != nil {
+		l.failing--
+	}
 }
 
 // jitter spreads what many processes do after the same pause.

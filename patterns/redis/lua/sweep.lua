@@ -7,6 +7,10 @@
 --
 -- Returns {identities removed, revision (0: none)}.
 
+local refused = may('ZRANGE', leases, '0', '1')
+if refused then
+	return refused
+end
 local most = tonumber(ARGV[6])
 local due = redis.call('ZRANGE', leases, '-inf', string.format('%.0f', now()), 'BYSCORE', 'LIMIT', '0', most)
 if #due == 0 then
@@ -16,7 +20,7 @@ local hashes = {}
 for i = 1, #due do
 	hashes[i] = ARGV[5] .. due[i]
 end
-local refused = mayLog() or may('ZREM', leases, due[1]) or may('DEL', hashes[1])
+refused = mayLog() or may('ZREM', leases, due[1]) or may('DEL', hashes[1])
 if refused then
 	return refused
 end
