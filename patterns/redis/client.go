@@ -30,6 +30,7 @@ func newClient(option rueidis.ClientOption) (rueidis.Client, error) {
 
 // Do implements rueidis.Client.
 func (c *client) Do(ctx context.Context, cmd rueidis.Completed) rueidis.RedisResult {
+	cmd = keep(cmd)
 	result, err := prompt(ctx, c, func() rueidis.RedisResult { return c.Client.Do(ctx, cmd) })
 	if err != nil {
 		return rueidis.NewErrorResult(err)
@@ -39,6 +40,9 @@ func (c *client) Do(ctx context.Context, cmd rueidis.Completed) rueidis.RedisRes
 
 // DoMulti implements rueidis.Client.
 func (c *client) DoMulti(ctx context.Context, cmds ...rueidis.Completed) []rueidis.RedisResult {
+	for i := range cmds {
+		cmds[i] = keep(cmds[i])
+	}
 	results, err := prompt(ctx, c, func() []rueidis.RedisResult { return c.Client.DoMulti(ctx, cmds...) })
 	if err != nil {
 		results = make([]rueidis.RedisResult, len(cmds))
@@ -47,6 +51,15 @@ func (c *client) DoMulti(ctx context.Context, cmds ...rueidis.Completed) []rueid
 		}
 	}
 	return results
+}
+
+// keep has the driver not use a command's memory again, where it may try the command twice: the goroutine that writes to a
+// broken connection can still be reading it when the second try has succeeded.
+func keep(cmd rueidis.Completed) rueidis.Completed {
+	if cmd.IsRetryable() {
+		return cmd.Pin()
+	}
+	return cmd
 }
 
 // Close implements rueidis.Client. It waits for the calls that the driver still holds. Closing again does nothing.
