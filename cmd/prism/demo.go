@@ -27,7 +27,7 @@ who acknowledged.
 
 Exit codes: 0 every target got it, 2 some did not, 1 error.`,
 		Example: `  prism demo
-  prism demo --config prism.yaml   # on the backends of its first namespace; the stations are unregistered at the end`,
+  prism demo --config prism.yaml   # on the backends of its first namespace; its stations are unregistered at the end`,
 		Args:              args(cobra.NoArgs, "no arguments"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -112,6 +112,9 @@ func (r Registry) validate(typ, namespace string) error {
 		return errors.Join(r.Redis.Conn.Validate(), r.Redis.Validate())
 	case typeNATS:
 		r.NATS.Namespace = namespace
+		if r.NATS.Conn.Embedded && r.NATS.Replicas > 1 {
+			return &multicastregistry.InvalidError{Field: "replicas", Problem: "the server in this process is one: leave it out, or use servers"}
+		}
 		return errors.Join(r.NATS.Conn.validate(), r.NATS.Validate())
 	}
 	return unknownType(slotRegistry, typ)

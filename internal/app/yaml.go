@@ -26,7 +26,7 @@ func (c Config) YAML() string {
 }
 
 // masked stands for a secret that is shown to people.
-const masked = "********"
+const masked = "REDACTED"
 
 // Masked returns the configuration with every password and token masked: for people to look at, not to be used.
 func (c Config) Masked() Config {

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -65,17 +66,19 @@ func (o Outcome) Complete() bool {
 }
 
 // Run registers the stations (JSON lines) through c, subscribes for them, enumerates and multicasts, and tells it on p.
-// With cleanUp it unregisters the stations at the end.
+// With cleanUp it unregisters at the end, an early one too, what it has registered, and nothing else. It fails when somebody else
+// has registered an identity with the name of a station.
 func Run(ctx context.Context, c *client.Client, stations []byte, p *Printer, cleanUp bool) (Outcome, error) {
 	registrations, err := decode(stations)
 	if err != nil {
 		return Outcome{}, err
 	}
-	if err := register(ctx, c, registrations, p); err != nil {
-		return Outcome{}, err
-	}
+	ours := &registered{revisions: make(map[string]client.Revision)}
 	if cleanUp {
-		defer unregister(context.WithoutCancel(ctx), c, registrations, p)
+		defer unregister(context.WithoutCancel(ctx), c, ours, p)
+	}
+	if err := register(ctx, c, registrations, ours, p); err != nil {
+		return Outcome{}, err
 	}
 	audience, err := attach(ctx, c, registrations, p)
 	if err != nil {
@@ -113,12 +116,20 @@ func decode(lines []byte) ([]client.Registration, error) {
 		if err != nil {
 			return nil, fmt.Errorf("line %d: ttl: %w", len(all)+1, err)
 		}
-		all = append(all, client.Registration{ID: line.Identity, Metadata: line.Metadata, TTL: ttl, Mode: client.Replace})
+		all = append(all, client.Registration{ID: line.Identity, Metadata: line.Metadata, TTL: ttl})
 	}
 	return all, nil
 }
 
-func register(ctx context.Context, c *client.Client, registrations []client.Registration, p *Printer) error {
+// registered is what the demo has registered itself.
+type registered struct {
+	mu        sync.Mutex
+	revisions map[string]client.Revision
+}
+
+func register(
+	ctx context.Context, c *client.Client, registrations []client.Registration, ours *registered, p *Printer,
+) error {
 	words := thousands(len(registrations)) + " weather stations, one gRPC call each"
 	step := p.begin("register", words, len(registrations))
 	group, ctx := errgroup.WithContext(ctx)
@@ -126,8 +137,18 @@ func register(ctx context.Context, c *client.Client, registrations []client.Regi
 	for _, r := range registrations {
 		group.Go(func() error {
 			defer step.advance(1)
-			_, err := c.Register(ctx, r)
-			return err
+			stored, err := c.Register(ctx, r)
+			if errors.Is(err, client.ErrAlreadyExists) {
+				return fmt.Errorf("%w; the demo touches only what it registered itself: use a namespace without stations, or wait "+
+					"until those of an interrupted demo have expired", err)
+			}
+			if err != nil {
+				return err
+			}
+			ours.mu.Lock()
+			defer ours.mu.Unlock()
+			ours.revisions[stored.ID] = stored.Revision
+			return nil
 		})
 	}
 	if err := group.Wait(); err != nil {
@@ -137,14 +158,14 @@ func register(ctx context.Context, c *client.Client, registrations []client.Regi
 	return nil
 }
 
-func unregister(ctx context.Context, c *client.Client, registrations []client.Registration, p *Printer) {
-	step := p.begin("clean up", "unregister them all", len(registrations))
+func unregister(ctx context.Context, c *client.Client, ours *registered, p *Printer) {
+	step := p.begin("clean up", "unregister them all", len(ours.revisions))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(registrationsAtOnce)
-	for _, r := range registrations {
+	for id, revision := range ours.revisions {
 		group.Go(func() error {
 			defer step.advance(1)
-			_, err := c.Unregister(ctx, r.ID)
+			_, err := c.UnregisterIf(ctx, id, revision)
 			return err
 		})
 	}
@@ -152,7 +173,7 @@ func unregister(ctx context.Context, c *client.Client, registrations []client.Re
 		step.endf("some remain until their TTL ends: %v", err)
 		return
 	}
-	step.endf("%s unregistered", thousands(len(registrations)))
+	step.endf("%s unregistered", thousands(len(ours.revisions)))
 }
 
 func enumerate(ctx context.Context, c *client.Client, q question, match map[string]any, p *Printer) error {

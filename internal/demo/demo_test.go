@@ -64,6 +64,23 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// TestRunLeavesOthersAlone finds a station that somebody else has registered: it stays, and what the demo registered goes.
+func TestRunLeavesOthersAlone(t *testing.T) {
+	t.Parallel()
+	c := serve(t)
+	if _, err := c.Register(t.Context(), client.Registration{ID: "SIN", Metadata: map[string]any{"mine": true}}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := demo.Run(t.Context(), c, examples.Stations, demo.NewPrinter(&bytes.Buffer{}, false), true)
+	if !errors.Is(err, client.ErrAlreadyExists) || !strings.Contains(err.Error(), "touches only what it registered") {
+		t.Errorf("got %v", err)
+	}
+	page, err := c.Enumerate(t.Context(), client.Query{Filter: map[string]any{"mine": true}})
+	if err != nil || page.Total != 1 {
+		t.Errorf("%d of somebody else's identities are left, %v", page.Total, err)
+	}
+}
+
 func TestRunFails(t *testing.T) {
 	t.Parallel()
 	c := serve(t)

@@ -24,6 +24,7 @@ const DefaultMaxPayload = 8 << 20
 const (
 	startTimeout = 10 * time.Second
 	startLook    = 20 * time.Millisecond
+	scrapTries   = 50
 )
 
 // EmbeddedConfig is the configuration of a server in this process.
@@ -31,7 +32,7 @@ type EmbeddedConfig struct {
 	// Listen is the address, as host:port, at which the server takes other clients; port 0 takes a free one. They are asked for
 	// no credentials. Empty: none, only this process reaches it.
 	Listen string
-	// StoreDir is the folder for what JetStream keeps; one process at a time may use it. What was acknowledged survives the
+	// StoreDir is the folder for what JetStream keeps; one server at a time has it. What was acknowledged survives the
 	// end of the process, also a killed one; after a loss of power the last two minutes may be missing, which is how long the
 	// server may leave data to the operating system. Empty: a temporary folder, deleted by Shutdown.
 	StoreDir string
@@ -71,7 +72,8 @@ func (c EmbeddedConfig) address() (host string, port int, err error) {
 // Server is a NATS server with JetStream in this process.
 type Server struct {
 	server *server.Server
-	scrap  string // folder to delete, if any
+	scrap  string   // folder to delete, if any
+	lock   *os.File // on the store folder
 	once   sync.Once
 }
 
@@ -101,7 +103,11 @@ func StartEmbedded(ctx context.Context, cfg EmbeddedConfig) (*Server, error) {
 		}
 		s.scrap, options.StoreDir = dir, dir
 	}
-	if err := s.start(ctx, cfg, options); err != nil {
+	var err error
+	if s.lock, err = lockStore(options.StoreDir); err == nil {
+		err = s.start(ctx, cfg, options)
+	}
+	if err != nil {
 		s.Shutdown()
 		return nil, fmt.Errorf("nats: start the embedded server: %w", err)
 	}
@@ -165,8 +171,15 @@ func (s *Server) Shutdown() {
 			s.server.Shutdown()
 			s.server.WaitForShutdown()
 		}
-		if s.scrap != "" {
-			_ = os.RemoveAll(s.scrap)
+		if s.lock != nil {
+			_ = s.lock.Close()
+		}
+		// What the server still writes behind its end would leave the folder there.
+		for range scrapTries {
+			if s.scrap == "" || os.RemoveAll(s.scrap) == nil {
+				break
+			}
+			<-time.After(startLook)
 		}
 	})
 }

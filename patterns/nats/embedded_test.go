@@ -201,3 +201,21 @@ func TestEmbeddedKilled(t *testing.T) {
 		}
 	}
 }
+
+// TestStoreIsLocked has two servers that want one folder: the second would overwrite what the first keeps.
+func TestStoreIsLocked(t *testing.T) {
+	cfg := EmbeddedConfig{StoreDir: t.TempDir()}
+	first, err := StartEmbedded(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if second, err := StartEmbedded(t.Context(), cfg); !errors.Is(err, mr.ErrUnavailable) || !strings.Contains(err.Error(), cfg.StoreDir) {
+		t.Errorf("got %v, %v", second, err)
+	}
+	first.Shutdown()
+	again, err := StartEmbedded(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Shutdown()
+}
