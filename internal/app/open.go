@@ -113,7 +113,8 @@ func (r Registry) validate(typ, namespace string) error {
 	case typeNATS:
 		r.NATS.Namespace = namespace
 		if r.NATS.Conn.Embedded && r.NATS.Replicas > 1 {
-			return &multicastregistry.InvalidError{Field: "replicas", Problem: "the server in this process is one: leave it out, or use servers"}
+			const problem = "the server in this process is one: leave it out, or use servers"
+			return &multicastregistry.InvalidError{Field: "replicas", Problem: problem}
 		}
 		return errors.Join(r.NATS.Conn.validate(), r.NATS.Validate())
 	}
