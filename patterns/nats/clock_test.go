@@ -180,9 +180,9 @@ func TestClockIsShared(t *testing.T) {
 		}, func() uint64 { return 1 }, time.Now)
 		start := time.Now()
 		var callers sync.WaitGroup
-		for i := range 64 {
+		call := func(limit time.Duration) {
 			callers.Go(func() {
-				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(1+i%2*99)*time.Second)
+				ctx, cancel := context.WithTimeout(t.Context(), limit)
 				defer cancel()
 				_, err := c.now(ctx)
 				took := time.Since(start)
@@ -193,6 +193,11 @@ func TestClockIsShared(t *testing.T) {
 					t.Errorf("after %v: %v", took, err)
 				}
 			})
+		}
+		call(time.Minute)
+		synctest.Wait() // it asks
+		for i := range 64 {
+			call(time.Duration(1+i%2*99) * time.Second)
 		}
 		callers.Wait()
 		if n := asked.Load(); n != 1 {
