@@ -122,17 +122,17 @@ func (u *subscription) ack(req *patternpb.Acks) {
 	if u.sub == nil || len(req.GetAcks()) == 0 {
 		return
 	}
-	names := make([]multicastregistry.MessageName, len(req.GetAcks()))
+	answers := make([]multicastregistry.Answer, len(req.GetAcks()))
 	for i, a := range req.GetAcks() {
-		names[i] = multicastregistry.MessageName{Identity: a.GetIdentity(), ID: a.GetMessageId()}
+		answers[i].MessageName = multicastregistry.MessageName{Identity: a.GetIdentity(), ID: a.GetMessageId()}
 	}
-	if err := u.sub.Ack(u.life, names...); err != nil && u.life.Err() == nil {
+	if err := u.sub.Ack(u.life, answers...); err != nil && u.life.Err() == nil {
 		if u.badAcks++; u.badAcks == 1 {
 			u.server.log.LogAttrs(u.life, slog.LevelWarn, "acks were lost", slog.String("namespace", u.namespace),
 				slog.String("request_id", requestID(u.life)), slog.Any("error", err))
 		}
 	}
-	u.unacked.Add(-int64(len(names)))
+	u.unacked.Add(-int64(len(answers)))
 	select {
 	case u.acked <- struct{}{}:
 	default:

@@ -1,6 +1,7 @@
 package multicastregistry
 
 import (
+	"slices"
 	"time"
 
 	"github.com/prism-data-layer/prism/patterns/multicast_registry/filter"
@@ -14,10 +15,16 @@ const (
 	AtMostOnce DeliveryMode = "at-most-once"
 	// AtLeastOnce waits for acks: DELIVERED means that a subscriber acknowledged the message.
 	AtLeastOnce DeliveryMode = "at-least-once"
+	// ExactlyOnce is AtLeastOnce, and the recipient's library hands each message to the application once: within a window
+	// it drops repeats, which it acknowledges again.
+	ExactlyOnce DeliveryMode = "exactly-once"
 )
 
 // DeliveryModes returns the legal modes.
-func DeliveryModes() []DeliveryMode { return []DeliveryMode{AtMostOnce, AtLeastOnce} }
+func DeliveryModes() []DeliveryMode { return []DeliveryMode{AtMostOnce, AtLeastOnce, ExactlyOnce} }
+
+// acked tells whether multicasts of a mode wait for acks.
+func (m DeliveryMode) acked() bool { return m == AtLeastOnce || m == ExactlyOnce }
 
 // Defaults of Config.
 const (
@@ -26,9 +33,16 @@ const (
 	DefaultDelivery   = AtLeastOnce
 	DefaultTimeout    = 5 * time.Second
 	DefaultMaxPayload = 1 << 20
+	// DefaultRetryAttempts and DefaultRetryDelay hand a message over three times at most, the second time after a quarter of
+	// a second if the first did not succeed, the third time half a second later.
+	DefaultRetryAttempts = 3
+	DefaultRetryDelay    = 250 * time.Millisecond
 	// DefaultMaxMetadata lets a page of 100 identities stay well below gRPC's default message size.
 	DefaultMaxMetadata = 64 << 10
 )
+
+// MaxRetryAttempts bounds RetryAttempts.
+const MaxRetryAttempts = 20
 
 // Config is the configuration of one namespace. Zero fields take their defaults.
 type Config struct {
@@ -41,6 +55,14 @@ type Config struct {
 	Delivery DeliveryMode
 	// Timeout is the longest wait of multicasts that do not name one. Default: 5 seconds.
 	Timeout time.Duration
+	// RetryAttempts is how often a message is handed over at most while its target has not acknowledged it and may still;
+	// 1 means no retry. Default: 3.
+	RetryAttempts int
+	// RetryDelay is the wait before a message that could not be handed over is handed over again; it doubles each time, give
+	// or take a quarter. Default: 250 ms.
+	RetryDelay time.Duration
+	// AttemptTimeout is the wait for the ack of one attempt before the next. Default: Timeout divided by RetryAttempts.
+	AttemptTimeout time.Duration
 	// MaxPayload is the largest payload of a multicast in bytes. Default: 1 MiB.
 	MaxPayload int
 	// MaxMetadata is the largest metadata of one identity in bytes: of its keys and strings, with 12 for each value and 4 for
@@ -64,6 +86,12 @@ func (c Config) WithDefaults() Config {
 	if c.Timeout == 0 {
 		c.Timeout = DefaultTimeout
 	}
+	if c.RetryAttempts == 0 {
+		c.RetryAttempts = DefaultRetryAttempts
+	}
+	if c.RetryDelay == 0 {
+		c.RetryDelay = DefaultRetryDelay
+	}
 	if c.MaxPayload == 0 {
 		c.MaxPayload = DefaultMaxPayload
 	}
@@ -83,11 +111,20 @@ func (c Config) Validate() error {
 	if c.TTLDefault != NoExpiry && c.TTLDefault < time.Millisecond {
 		return invalid("ttl_default", "must be at least 1ms, or \"never\"")
 	}
-	if c.Delivery != AtMostOnce && c.Delivery != AtLeastOnce {
+	if !slices.Contains(DeliveryModes(), c.Delivery) {
 		return invalid("delivery", "%q is not a delivery mode; legal values: %v", c.Delivery, DeliveryModes())
 	}
 	if c.Timeout < time.Millisecond {
 		return invalid("timeout", "must be at least 1ms")
+	}
+	if c.RetryAttempts < 1 || c.RetryAttempts > MaxRetryAttempts {
+		return invalid("retry_attempts", "must be 1 to %d", MaxRetryAttempts)
+	}
+	if c.RetryDelay < time.Millisecond {
+		return invalid("retry_delay", "must be at least 1ms")
+	}
+	if c.AttemptTimeout != 0 && c.AttemptTimeout < time.Millisecond {
+		return invalid("attempt_timeout", "must be at least 1ms")
 	}
 	if c.MaxPayload < 1 {
 		return invalid("max_payload", "must be at least 1 byte")

@@ -23,6 +23,9 @@ var (
 
 	// ErrNoSubscriber says that nobody receives a topic. It is the outcome of one message, never of a call.
 	ErrNoSubscriber = errors.New("no subscriber")
+	// ErrGone says that the subscriber which received a message left without acknowledging it, or that its target is no
+	// longer registered. It is the outcome of one message, never of a call.
+	ErrGone = errors.New("gone")
 	// ErrQueueFull says that a bounded buffer or queue has no room. It is the outcome of one message, never of a call.
 	ErrQueueFull = errors.New("queue full")
 	// ErrTooLarge says that a backend refuses a message of this size. It is the outcome of one message, never of a call.

@@ -31,6 +31,22 @@ type Request struct {
 	// Timeout is the longest time that looking up the targets and waiting for outcomes may take; the context's deadline
 	// counts too. Default: the namespace's.
 	Timeout time.Duration
+	// RetryAttempts and RetryDelay take the place of the namespace's, see Config. 0: the namespace's.
+	RetryAttempts int
+	RetryDelay    time.Duration
+	// IdempotencyKey names the request, up to MaxKeyBytes: a request with a key that was used before returns the first one's
+	// result, and is refused when it asks for something else. Needs a durability slot with a Ledger. Empty: none.
+	IdempotencyKey string
+	// MaxTargets refuses the multicast with ErrQuota, before anything is sent, when more identities match. 0: any number.
+	MaxTargets int
+	// DryRun resolves the targets and sends nothing.
+	DryRun bool
+	// Began, if set, is called once when the targets are known, before anything is sent. The result has its ID, Revision,
+	// Delivery and the number of targets, in no status yet. It is not called for a replayed result.
+	Began func(id string, revision Revision, targets int)
+	// Settled, if set, is called with outcomes as they become final, each target's once, all before Multicast returns; by
+	// one goroutine at a time. The slice must not be kept.
+	Settled func(targets []Target)
 }
 
 // Multicast delivers a payload to every identity that matches and tells what became of each. It returns an error only
@@ -54,7 +70,7 @@ func (c *Coordinator) Multicast(ctx context.Context, req Request) (*Result, erro
 	message := Message{
 		ID: newID(start), ContentType: req.ContentType, Payload: req.Payload, SentAt: start.Truncate(time.Millisecond),
 	}
-	f := c.launch(message, req.Delivery == AtLeastOnce, matches)
+	f := c.launch(message, req.Delivery.acked(), matches)
 	f.publish(waiting)
 	f.wait(waiting)
 	complete := c.land(f)
@@ -67,7 +83,7 @@ func (c *Coordinator) Multicast(ctx context.Context, req Request) (*Result, erro
 	default:
 		result.Ended = DeadlinePassed
 	}
-	if req.Delivery == AtLeastOnce && result.Ended != Cancelled {
+	if req.Delivery.acked() && result.Ended != Cancelled {
 		c.store(ctx, message, result.Targets)
 	}
 	result.count()

@@ -34,10 +34,10 @@ func attach(t testing.TB, c *mr.Coordinator, handle func(mr.Message) (ack bool),
 			if err != nil {
 				return
 			}
-			var acks []mr.MessageName
+			var acks []mr.Answer
 			for _, m := range event.Messages {
 				if handle(m) {
-					acks = append(acks, mr.MessageName{Identity: m.Identity, ID: m.ID})
+					acks = append(acks, mr.Answer{MessageName: mr.MessageName{Identity: m.Identity, ID: m.ID}})
 				}
 			}
 			if err := s.Ack(context.Background(), acks...); err != nil {

@@ -56,6 +56,14 @@ const (
 	NoAck
 	// NotSent means that the call ended before the message was handed to the backend.
 	NotSent
+	// Gone means that the target left during the call: it is not registered any more, or the subscriber that had received the
+	// message detached without acknowledging it. With Failed nobody had received it, with Timeout somebody may have.
+	Gone
+	// Expired means that the message was stored for longer than the durability slot keeps it, or was purged when the
+	// identity unregistered.
+	Expired
+	// Withdrawn means that CancelMulticast removed the stored message.
+	Withdrawn
 )
 
 // Target is what became of one target.
@@ -72,6 +80,8 @@ type Target struct {
 	Err error
 	// Attempts counts how often the message was handed to the backend.
 	Attempts int
+	// Reply is what came with the ack.
+	Reply Reply
 	// Latency is the time from handing the message over to the outcome. 0 when it was never handed over.
 	Latency time.Duration
 }
@@ -85,8 +95,10 @@ const (
 	Complete Ended = iota + 1
 	// DeadlinePassed means that the timeout or the context's deadline passed.
 	DeadlinePassed
-	// Cancelled means that the caller left.
+	// Cancelled means that the caller left, or that the multicast was cancelled by its id.
 	Cancelled
+	// DryRun means that nothing was sent, because the request asked only who is meant.
+	DryRun
 )
 
 // Result is what became of a multicast. Its targets are ordered by identity, each exactly once.
@@ -95,9 +107,11 @@ type Result struct {
 	ID string
 	// Revision is the registry's revision that the targets reflect at the least. 0 when the backend keeps none.
 	Revision Revision
-	// Targets holds every target.
+	// TargetCount is the number of identities that matched.
+	TargetCount int
+	// Targets holds every target; in a list of multicasts none.
 	Targets []Target
-	// Delivered, Pending, Failed and TimedOut count the targets by status; they add up to len(Targets).
+	// Delivered, Pending, Failed and TimedOut count the targets by status; they add up to TargetCount.
 	Delivered, Pending, Failed, TimedOut int
 	// Delivery is the mode, the request's or else the namespace's: what Delivered means.
 	Delivery DeliveryMode
@@ -105,6 +119,10 @@ type Result struct {
 	Ended Ended
 	// Elapsed is the time from the call to its result.
 	Elapsed time.Duration
+	// Replies counts the acknowledged targets by the code of their reply; a plain ack counts as 0. Nil when there is none.
+	Replies map[uint32]int
+	// Replayed says that this is the result of an earlier request with the same idempotency key.
+	Replayed bool
 }
 
 // count sets the counts from the targets.
@@ -113,5 +131,6 @@ func (r *Result) count() {
 	for i := range r.Targets {
 		n[r.Targets[i].Status]++
 	}
+	r.TargetCount = len(r.Targets)
 	r.Delivered, r.Pending, r.Failed, r.TimedOut = n[Delivered], n[Pending], n[Failed], n[Timeout]
 }

@@ -73,6 +73,12 @@ type Counter interface {
 	Count(ctx context.Context) (int, error)
 }
 
+// Prober is an optional ability of a registry that looks identities up by name.
+type Prober interface {
+	// Live tells of each identity whether it is live, in order.
+	Live(ctx context.Context, ids []string) ([]bool, error)
+}
+
 // Changes is an optional ability of a registry: a feed of its changes, from which a reader keeps an exact copy.
 type Changes interface {
 	// Changes yields what has changed after a position, then what changes, as it happens, without a gap, until the context
@@ -155,25 +161,48 @@ type Message struct {
 	// AckTo is the address that acks go to: an Inbox's when publishing; opaque to recipients, who hand it back in an Ack.
 	// Empty: no ack is wanted.
 	AckTo string
+	// Once says that the multicast is exactly-once: the recipient's library drops repeats.
+	Once bool
 	// Redelivered is set by a slot on a message that it has yielded before, and by a Subscriber on every stored message:
 	// the recipient may know it already.
 	Redelivered bool
 }
 
-// Ack acknowledges one message.
+// Ack acknowledges one message, or gives it back.
 type Ack struct {
 	// To is the AckTo of the message.
 	To string
 	// Identity and ID name the message.
 	Identity, ID string
+	// Reply goes to the sender with the ack. A durability slot passes it over.
+	Reply Reply
+	// Gone says that this is no ack: the subscriber that received the message is leaving and will not ack it. Never set on
+	// acks to a durability slot.
+	Gone bool
 }
+
+// Reply is what a recipient answers with its ack. The zero Reply is a plain ack.
+type Reply struct {
+	// Code tells the kind of answer, as the applications have agreed: 0 is success, like an exit code.
+	Code uint32
+	// Body is the answer itself, up to MaxReplyBytes.
+	Body []byte
+}
+
+// MaxReplyBytes is the largest body of a Reply.
+const MaxReplyBytes = 4096
 
 // Batch is what a subscription yields at once.
 type Batch struct {
 	// Messages in order of arrival; per topic in the order in which they were published. The receiver owns the slice.
 	Messages []Message
-	// Dropped counts the messages that were dropped since the batch before because this subscription was full.
+	// Dropped counts the messages that were dropped since the batch before because this subscription was full, or, by a
+	// durability slot, because they were stored for longer than the slot keeps messages.
 	Dropped uint64
+	// CaughtUp names topics of a durability slot's subscription: everything that was stored for such a topic when it was added
+	// has been yielded, the last of it in this batch, or is held by another subscription. Each Add of a topic is followed by
+	// one mention, unless the topic is removed before; a batch may consist of nothing else.
+	CaughtUp []string
 }
 
 // Subscription receives messages of any number of topics. Add, Remove and Close may be called concurrently with each
@@ -212,8 +241,9 @@ type Messaging interface {
 	// Inbox opens an address space for acks. One serves a whole coordinator. The context covers the call only.
 	Inbox(ctx context.Context) (Inbox, error)
 
-	// Ack sends acks to the addresses that came with messages, from any process, and returns one result for each. Acking
-	// again, or to an inbox that is gone, is no error: acks are hints to a sender that may have stopped waiting.
+	// Ack sends acks, each with its Reply, to the addresses that came with messages, from any process, and returns one
+	// result for each. Acking again, or to an inbox that is gone, is no error: acks are hints to a sender that may have
+	// stopped waiting.
 	Ack(ctx context.Context, acks []Ack) []error
 }
 
@@ -232,7 +262,10 @@ type Inbox interface {
 type Receipt struct {
 	// Token is what Address was called with.
 	Token string
-	// Err is nil for an ack, and ErrNoSubscriber when the backend found that nobody receives the topic.
+	// Reply is what came with the ack.
+	Reply Reply
+	// Err is nil for an ack, ErrNoSubscriber when the backend found that nobody receives the topic, and ErrGone when a
+	// subscriber gave the message back (Ack.Gone).
 	Err error
 }
 
@@ -253,4 +286,70 @@ type Durability interface {
 
 	// Purge removes everything stored for a topic and returns how many messages that were.
 	Purge(ctx context.Context, topic string) (int, error)
+}
+
+// Recaller is an optional ability of a durability slot: to find and withdraw single messages, which Topic and ID name. The
+// messages of one call mostly share their ID. A Coordinator keeps multicasts only where a slot is both a Recaller and a Ledger.
+type Recaller interface {
+	// Stored tells of each message whether it is stored: not acked, withdrawn, purged or too old.
+	Stored(ctx context.Context, messages []Message) ([]bool, error)
+
+	// Withdraw removes messages for good, held ones too, and tells of each whether it was stored until then: of a withdrawal
+	// and an ack at the same time exactly one finds it.
+	Withdraw(ctx context.Context, messages []Message) ([]bool, error)
+}
+
+// Ledger is an optional ability of a durability slot: it keeps the records of multicasts, and their idempotency keys, for
+// its retention, and of those at most a number; the oldest go first. All methods may be called concurrently.
+//
+// Errors wrap ErrUnavailable when the backend cannot be reached.
+type Ledger interface {
+	// Begin stores a new record. When a kept record has the same Key, which is not empty, it stores nothing and returns that
+	// record, without Targets: of any number of concurrent Begins with one key exactly one stores. began tells which.
+	Begin(ctx context.Context, record Record) (held Record, began bool, err error)
+
+	// Finish stores the record again, Summary and Targets included, or for the first time.
+	Finish(ctx context.Context, record Record) error
+
+	// Settle adds what has become of single targets afterwards, and returns one result for each. A settlement takes the place
+	// of an earlier one of the same multicast and identity, except that one which is not Final never takes the place of one
+	// that is. To settle what is not kept (any more) is no error and leaves nothing behind for longer than the retention.
+	Settle(ctx context.Context, settlements []Settlement) []error
+
+	// Get returns a record with all of its settlements, in any order. ErrNotFound when none is kept.
+	Get(ctx context.Context, id string) (Record, []Settlement, error)
+
+	// List returns records without Targets, latest first, by ID: up to limit of those whose ID is before the given one in
+	// that order; empty: from the latest.
+	List(ctx context.Context, before string, limit int) ([]Record, error)
+}
+
+// Record is what a Ledger keeps of one multicast. Its contents are the coordinator's; to a backend they are bytes.
+type Record struct {
+	// ID is the multicast's id, whose byte order is that of time.
+	ID string
+	// Key is the idempotency key, up to MaxKeyBytes of any characters. Empty: none.
+	Key string
+	// Summary is what List returns, up to MaxChunk.
+	Summary []byte
+	// Targets are further parts that belong together, each up to MaxChunk and not empty.
+	Targets [][]byte
+}
+
+// Bounds of a Record.
+const (
+	MaxChunk    = 256 << 10
+	MaxKeyBytes = 256
+)
+
+// Settlement is what has become of one target after the multicast returned.
+type Settlement struct {
+	// ID is the multicast's id.
+	ID string
+	// Identity is the target; empty: the multicast itself.
+	Identity string
+	// Final says that another settlement takes its place only if that is Final too.
+	Final bool
+	// Data is what the coordinator has to say, up to 2 * MaxReplyBytes.
+	Data []byte
 }

@@ -27,6 +27,14 @@ type MessageName struct {
 	ID string
 }
 
+// Answer is the ack of a message that a subscriber received.
+type Answer struct {
+	MessageName
+
+	// Reply goes to the sender with the ack.
+	Reply Reply
+}
+
 // Subscriber receives the messages of any number of identities, live ones and stored ones. All methods may be called
 // concurrently.
 type Subscriber struct {
@@ -180,16 +188,17 @@ func (s *Subscriber) remember(messages []Message, stored bool) {
 }
 
 // Ack acknowledges messages that this subscriber received. One that it did not receive, or acked before, is passed over.
-func (s *Subscriber) Ack(ctx context.Context, names ...MessageName) error {
+func (s *Subscriber) Ack(ctx context.Context, answers ...Answer) error {
 	var live, stored []Ack
 	s.mu.Lock()
-	for _, name := range names {
-		address := s.unacked.take(name)
-		if address.live != "" {
-			live = append(live, Ack{To: address.live, Identity: name.Identity, ID: name.ID})
+	for _, answer := range answers {
+		address := s.unacked.take(answer.MessageName)
+		ack := Ack{Identity: answer.Identity, ID: answer.ID, Reply: answer.Reply}
+		if ack.To = address.live; ack.To != "" {
+			live = append(live, ack)
 		}
-		if address.stored != "" {
-			stored = append(stored, Ack{To: address.stored, Identity: name.Identity, ID: name.ID})
+		if ack.To = address.stored; ack.To != "" {
+			stored = append(stored, ack)
 		}
 	}
 	s.mu.Unlock()

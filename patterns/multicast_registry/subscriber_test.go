@@ -63,7 +63,7 @@ func TestSubscriberNextEnds(t *testing.T) {
 	if err := <-ended; !errors.Is(err, io.EOF) {
 		t.Errorf("after Close: %v", err)
 	}
-	if err := s.Ack(t.Context(), mr.MessageName{Identity: "a", ID: "b"}); err != nil {
+	if err := s.Ack(t.Context(), mr.Answer{MessageName: mr.MessageName{Identity: "a", ID: "b"}}); err != nil {
 		t.Errorf("an ack for nothing: %v", err)
 	}
 }
