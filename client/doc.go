@@ -13,6 +13,19 @@
 // A program that is to be reached calls [Client.Join] with a handler and leaves the rest to it: Join registers, keeps the
 // lease, hands every message over, acknowledges it, and comes back by itself after an outage.
 //
+// # Replies and repeats
+//
+// A handler answers with [Message.Reply]; the sender finds the replies in its Result, target by target and counted by code,
+// or takes them as they come with the request's Settled.
+//
+// A message can reach a program more than once: when its ack was lost, or came too late. Join drops such repeats and
+// acknowledges them again, so that the handler gets each message that it takes once, within the window of [WithWindow]: that is
+// what the delivery mode ExactlyOnce promises. A program that has restarted remembers nothing: a message whose ack was lost
+// comes again.
+//
+// What an identity did not acknowledge is Pending where the namespace has a durability slot, and Delivered once the identity
+// came for it: [Client.GetMulticast] tells.
+//
 // # Errors
 //
 // What the server refuses or cannot do comes back as the sentinels of this package, to be asked for with [errors.Is]:

@@ -30,6 +30,8 @@ var (
 
 	// ErrNoSubscriber says that nobody receives an identity's messages. It is in a Target's Err, never a call's error.
 	ErrNoSubscriber = multicastregistry.ErrNoSubscriber
+	// ErrGone says that a target left during the call. It is in a Target's Err, never a call's error.
+	ErrGone = multicastregistry.ErrGone
 	// ErrQueueFull says that a buffer or queue has no room. It is in a Target's Err, never a call's error.
 	ErrQueueFull = multicastregistry.ErrQueueFull
 	// ErrTooLarge says that a backend refuses messages of this size. It is in a Target's Err, never a call's error.
@@ -165,7 +167,9 @@ func (e *targetError) Unwrap() error { return e.kind }
 
 // targetErr returns nil for a target without a reason.
 func targetErr(reason Reason, text string) error {
-	kinds := map[Reason]error{NoSubscriber: ErrNoSubscriber, QueueFull: ErrQueueFull, PayloadTooLarge: ErrTooLarge}
+	kinds := map[Reason]error{
+		NoSubscriber: ErrNoSubscriber, QueueFull: ErrQueueFull, PayloadTooLarge: ErrTooLarge, Gone: ErrGone,
+	}
 	if reason == 0 && text == "" {
 		return nil
 	}

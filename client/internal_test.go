@@ -8,6 +8,7 @@ import (
 	"math"
 	"reflect"
 	"strconv"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,6 +16,9 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	patternpb "github.com/prism-data-layer/prism/gen/prism/pattern"
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
@@ -140,7 +144,7 @@ func TestErrorsFromCodes(t *testing.T) {
 
 func TestTargetErrors(t *testing.T) {
 	for reason, want := range map[Reason]error{
-		NoSubscriber: ErrNoSubscriber, QueueFull: ErrQueueFull, PayloadTooLarge: ErrTooLarge, BackendError: nil, NoAck: nil,
+		NoSubscriber: ErrNoSubscriber, QueueFull: ErrQueueFull, PayloadTooLarge: ErrTooLarge, Gone: ErrGone, BackendError: nil, NoAck: nil,
 	} {
 		err := targetErr(reason, "why")
 		if err == nil || err.Error() != "why" || want != nil && !errors.Is(err, want) {
@@ -171,6 +175,13 @@ func TestWireNumbers(t *testing.T) {
 		{"BackendError", int(BackendError), int(patternpb.DeliveryStatus_BACKEND_ERROR)},
 		{"NoAck", int(NoAck), int(patternpb.DeliveryStatus_NO_ACK)},
 		{"NotSent", int(NotSent), int(patternpb.DeliveryStatus_NOT_SENT)},
+		{"Gone", int(Gone), int(patternpb.DeliveryStatus_GONE)},
+		{"Expired", int(Expired), int(patternpb.DeliveryStatus_EXPIRED)},
+		{"Withdrawn", int(Withdrawn), int(patternpb.DeliveryStatus_WITHDRAWN)},
+		{"Running", int(Running), int(patternpb.MulticastRecord_RUNNING)},
+		{"Returned", int(Returned), int(patternpb.MulticastRecord_RETURNED)},
+		{"WithdrawnByID", int(WithdrawnByID), int(patternpb.MulticastRecord_WITHDRAWN)},
+		{"DryRun", int(DryRun), int(patternpb.MulticastResponse_DRY_RUN)},
 		{"Complete", int(Complete), int(patternpb.MulticastResponse_COMPLETE)},
 		{"DeadlinePassed", int(DeadlinePassed), int(patternpb.MulticastResponse_DEADLINE)},
 		{"Cancelled", int(Cancelled), int(patternpb.MulticastResponse_CANCELLED)},
@@ -183,10 +194,70 @@ func TestWireNumbers(t *testing.T) {
 	if newer.Status.String() != "UNKNOWN" || newer.Err == nil {
 		t.Errorf("the status of a newer server is %+v", newer)
 	}
-	for _, mode := range []DeliveryMode{"", AtMostOnce, AtLeastOnce} {
+	for _, mode := range []DeliveryMode{"", AtMostOnce, AtLeastOnce, ExactlyOnce} {
 		if wire, err := toDelivery(mode); err != nil || fromDelivery(wire) != mode {
 			t.Errorf("%q became %v, %v", mode, wire, err)
 		}
+	}
+}
+
+// What cannot be sent is refused here, with the name of the field.
+func TestMulticastRequestIsChecked(t *testing.T) {
+	c := &Client{namespace: "default"}
+	for _, row := range []struct {
+		field string
+		r     MulticastRequest
+	}{
+		{"filter/x", MulticastRequest{Filter: map[string]any{"x": uint64(math.MaxUint64)}}},
+		{"content_type", MulticastRequest{ContentType: "\xff"}},
+		{"idempotency_key", MulticastRequest{IdempotencyKey: "\xff"}},
+		{"idempotency_key", MulticastRequest{IdempotencyKey: strings.Repeat("k", 257)}},
+		{"delivery", MulticastRequest{Delivery: "perhaps"}},
+		{"report", MulticastRequest{Report: 9}},
+		{"timeout", MulticastRequest{Timeout: -1}},
+		{"retry_delay", MulticastRequest{RetryDelay: -time.Second}},
+		{"max_targets", MulticastRequest{MaxTargets: -1}},
+		{"max_targets", MulticastRequest{MaxTargets: math.MaxUint32 + 1}},
+		{"retry_attempts", MulticastRequest{RetryAttempts: -1}},
+		{"retry_attempts", MulticastRequest{RetryAttempts: math.MaxInt}},
+	} {
+		_, err := c.multicastRequest(row.r)
+		var invalid *InvalidError
+		if !errors.As(err, &invalid) || invalid.Field != row.field {
+			t.Errorf("%+v: got %v, want an InvalidError about %s", row.r, err, row.field)
+		}
+	}
+	got, err := c.multicastRequest(MulticastRequest{
+		Filter: map[string]any{"a": 1}, Payload: []byte("p"), ContentType: "t", Delivery: ExactlyOnce, Timeout: time.Second,
+		RetryAttempts: 2, RetryDelay: time.Minute, IdempotencyKey: strings.Repeat("k", 256), MaxTargets: math.MaxUint32, DryRun: true,
+		Report: ReportCounts,
+	})
+	want := &patternpb.MulticastRequest{
+		Namespace: "default", Filter: &structpb.Struct{Fields: map[string]*structpb.Value{"a": structpb.NewNumberValue(1)}},
+		Payload: []byte("p"), ContentType: "t", Delivery: patternpb.Delivery_EXACTLY_ONCE, Timeout: durationpb.New(time.Second),
+		RetryAttempts: 2, RetryDelay: durationpb.New(time.Minute), IdempotencyKey: strings.Repeat("k", 256),
+		MaxTargets: math.MaxUint32, DryRun: true, Report: patternpb.MulticastRequest_COUNTS,
+	}
+	if err != nil || !proto.Equal(got, want) {
+		t.Errorf("%v, %v; want %v", got, err, want)
+	}
+}
+
+// Counts of a multicast whose targets came in several pages are those of its targets.
+func TestRecount(t *testing.T) {
+	r := Result{TargetCount: 9, Delivered: 9, Targets: []Target{
+		{Status: Delivered, Evidence: Acked},
+		{Status: Delivered, Evidence: Acked, Reply: Reply{Code: 7}},
+		{Status: Delivered, Evidence: Accepted},
+		{Status: Pending, Evidence: Stored},
+		{Status: Failed},
+		{Status: Timeout},
+		{Status: 99},
+	}}
+	r.recount()
+	if r.TargetCount != 7 || r.Delivered != 3 || r.Pending != 1 || r.Failed != 1 || r.TimedOut != 1 ||
+		!reflect.DeepEqual(r.Replies, map[uint32]int{0: 1, 7: 1}) {
+		t.Errorf("%+v", r)
 	}
 }
 
@@ -227,14 +298,14 @@ func TestOutboxBatchesAcks(t *testing.T) {
 			close(ended)
 		}()
 		name := func(i int) []MessageName { return []MessageName{{Identity: "a", ID: strconv.Itoa(i)}} }
-		o.ack(name(-1))
+		o.ack(name(-1), Reply{})
 		synctest.Wait() // it is being sent
 		for i := range acksAtOnce + 1 {
-			o.ack(name(i))
+			o.ack(name(i), Reply{})
 		}
 		o.put(detach([]string{"a"}))
-		o.ack(name(-2))
-		o.ack(name(-3))
+		o.ack(name(-2), Reply{})
+		o.ack(name(-3), Reply{})
 		o.close()
 		var got []int
 		for range 5 {
@@ -248,10 +319,37 @@ func TestOutboxBatchesAcks(t *testing.T) {
 	})
 }
 
+// However large the replies are, a request of acks stays below gRPC's limit, and nothing is lost.
+func TestOutboxBoundsReplies(t *testing.T) {
+	o := newOutbox()
+	const acks = 2000
+	for i := range acks {
+		o.ack([]MessageName{{Identity: "a", ID: strconv.Itoa(i)}}, Reply{Code: uint32(i), Body: make([]byte, MaxReplyBytes)})
+	}
+	o.put(detach([]string{"a"}))
+	o.ack([]MessageName{{Identity: "a", ID: strconv.Itoa(acks)}}, Reply{Code: acks})
+	requests, got := 0, uint32(0)
+	for r, _ := o.next(); r != nil; r, _ = o.next() {
+		if size := proto.Size(r); size > ackBytesAtOnce+MaxReplyBytes*2 {
+			t.Errorf("a request of %d bytes", size)
+		}
+		requests++
+		for _, ack := range r.GetAcks().GetAcks() {
+			if ack.GetReplyCode() != got || ack.GetMessageId() != strconv.Itoa(int(got)) {
+				t.Fatalf("ack %d is %v", got, ack)
+			}
+			got++
+		}
+	}
+	if got != acks+1 || requests != 10 { // eight of acks, one that detaches, and one of acks behind it
+		t.Errorf("%d acks in %d requests", got, requests)
+	}
+}
+
 func TestOutboxEndsWithTheStream(t *testing.T) {
 	synctest.Test(t, func(*testing.T) {
 		o, to := newOutbox(), &slowSender{sent: make(chan *patternpb.SubscribeRequest, 1), broken: io.EOF}
-		o.ack([]MessageName{{}})
+		o.ack([]MessageName{{}}, Reply{})
 		o.run(to, make(chan struct{}))
 		ended := make(chan struct{})
 		close(ended)

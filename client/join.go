@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -12,9 +13,10 @@ import (
 
 // How joining works. A membership owns one stream after the other. On each it first attaches the identities, then
 // registers them, then attaches them again with keepAlive: so nobody can find an identity whose messages would not arrive,
-// and no lease is renewed that does not exist yet. Messages go through a bounded buffer to the workers, which call the
-// handler and ack on the stream that the message came from. When a stream ends, the membership goes on from the start
-// after a wait that grows with each failure in a row (backoff.go), for as long as the fault is one that can heal.
+// and no lease is renewed that does not exist yet. Messages that are no repeats (window.go) go through a bounded buffer to the
+// workers, which call the handler and ack on the streams that the message came from. When a stream ends, the membership goes on
+// from the start after a wait that grows with each failure in a row (backoff.go), for as long as the fault is one that can
+// heal.
 
 const (
 	// buffered is how many messages wait for the handler before a membership stops reading its stream.
@@ -27,9 +29,10 @@ const (
 	steady = 2 * time.Second
 )
 
-// Handler is called with each message. A nil error acknowledges it; with an error it is not acknowledged: the sender
-// learns that nobody took it, or a durable queue delivers it again. The context ends with the membership's. A panic is the
-// program's own and is not recovered.
+// Handler is called with each message, and not with repeats of one that it has taken or is busy with: see WithWindow. A nil
+// error acknowledges the message, with what Message.Reply has set; with an error it is not acknowledged: the sender learns that
+// nobody took it, or hands it over again, or a durable queue delivers it again. The context ends with the membership's. A panic
+// is the program's own and is not recovered.
 type Handler func(ctx context.Context, m Message) error
 
 // JoinOption changes how Join, JoinAll and Receive work.
@@ -105,6 +108,7 @@ type membership struct {
 	onDropped     func(uint64)
 	onLost        func([]string)
 
+	window     *window
 	work       chan delivery
 	serving    sync.WaitGroup // the workers
 	joined     bool           // on the present stream
@@ -116,11 +120,13 @@ type membership struct {
 type delivery struct {
 	message Message
 	stream  *Stream
+	tracked bool // the window knows it
 }
 
 func newMembership(c *Client, handle Handler, opts []JoinOption) *membership {
 	m := &membership{
 		c: c, handle: handle, workers: 1, registrations: make(map[string]Registration), work: make(chan delivery, buffered),
+		window:   newWindow(DefaultWindowMessages, DefaultWindowAge),
 		onJoined: func() {}, onLeft: func(error) {}, onDropped: func(uint64) {}, onLost: func([]string) {},
 	}
 	for _, set := range opts {
@@ -178,13 +184,42 @@ func (m *membership) serve(ctx context.Context) {
 			if ctx.Err() != nil {
 				return
 			}
-			if m.handle(ctx, d.message) == nil && d.message.AckWanted {
-				_ = d.stream.Ack(d.message.Name()) // the stream's end is noticed by the one who reads it
-			}
+			m.deliver(ctx, d)
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// deliver calls the handler and acknowledges what it takes.
+func (m *membership) deliver(ctx context.Context, d delivery) {
+	name := d.message.Name()
+	for {
+		d.message.answer = new(answer)
+		err := m.handle(ctx, d.message)
+		reply := d.message.answer.take()
+		switch {
+		case err == nil && d.tracked:
+			for _, stream := range m.window.done(name, reply) {
+				respond(stream, name, reply)
+			}
+			return
+		case err == nil && d.message.AckWanted:
+			respond(d.stream, name, reply)
+			return
+		case !d.tracked || !m.window.failed(name) || ctx.Err() != nil:
+			return
+		}
+		d.message.Redelivered = true
+	}
+}
+
+// respond acknowledges a message. That the stream has ended is noticed by the one who reads it, and the message comes again.
+func respond(stream *Stream, name MessageName, reply *Reply) {
+	if reply == nil {
+		reply = new(Reply)
+	}
+	_ = stream.Answer(name, *reply)
 }
 
 // once joins over one stream and stays until that ends. Its error is why. The stream outlives the context by a little, so
@@ -197,10 +232,32 @@ func (m *membership) once(ctx context.Context) error {
 	defer func() { _ = s.Close() }() // whose error is always nil
 	err = m.stayOn(ctx, s)
 	if ctx.Err() != nil {
-		m.leave(ctx)
-		m.serving.Wait()
+		m.windUp(ctx, s)
 	}
 	return err
+}
+
+// windUp waits for the handlers and unregisters. A target that unregisters before its ack has arrived counts as gone: so the
+// acks come first, unless a handler takes too long.
+func (m *membership) windUp(ctx context.Context, s *Stream) {
+	if m.stay || !m.registered {
+		m.serving.Wait()
+		return
+	}
+	idle := make(chan struct{})
+	go func() {
+		m.serving.Wait()
+		close(idle)
+	}()
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveGrace)
+	defer cancel()
+	select {
+	case <-idle:
+		_ = s.Detach(grace, m.ids...) // confirmed when every ack before it has been passed on
+	case <-grace.Done():
+	}
+	m.leave(ctx)
+	<-idle
 }
 
 // open opens a stream that does not end with the context, though opening it does.
@@ -247,13 +304,30 @@ func (m *membership) take(ctx context.Context, s *Stream, event Event) error {
 		m.onDropped(event.Dropped)
 	}
 	for _, message := range event.Messages {
-		select {
-		case m.work <- delivery{message, s}:
-		case <-s.ended: // what is left is delivered again, or was never more than live
-			return s.reason()
-		case <-ctx.Done():
-			return ctx.Err()
+		tracked := message.AckWanted && message.ID != ""
+		if tracked {
+			verdict, reply := m.window.arrive(message.Name(), s)
+			switch verdict {
+			case fresh:
+			case again:
+				message.Redelivered = true
+			case handled:
+				respond(s, message.Name(), reply)
+				continue
+			case dropped:
+				continue
+			}
 		}
+		select {
+		case m.work <- delivery{message, s, tracked}:
+			continue
+		case <-s.ended: // what is left is delivered again, or was never more than live
+		case <-ctx.Done():
+		}
+		if tracked {
+			m.window.drop(message.Name())
+		}
+		return cmp.Or(ctx.Err(), s.reason())
 	}
 	if len(event.LeasesLost) == 0 {
 		return nil

@@ -6,8 +6,12 @@ import (
 	patternpb "github.com/prism-data-layer/prism/gen/prism/pattern"
 )
 
-// acksAtOnce keeps a request of acks well below gRPC's limit of 4 MiB.
-const acksAtOnce = 4096
+// acksAtOnce and ackBytesAtOnce keep a request of acks well below gRPC's limit of 4 MiB. A single ack is never larger than
+// its identity, its id and MaxReplyBytes.
+const (
+	acksAtOnce     = 4096
+	ackBytesAtOnce = 1 << 20
+)
 
 // outbox holds what a stream is to send, in order. Acks are batched without a clock: all that gather at the end of the
 // outbox while something else is being sent make up one request.
@@ -16,6 +20,7 @@ type outbox struct {
 
 	mu       sync.Mutex
 	requests []*patternpb.SubscribeRequest
+	ackBytes int // of the acks in the last request
 	closed   bool
 }
 
@@ -34,24 +39,30 @@ func (o *outbox) put(request *patternpb.SubscribeRequest) {
 	signal(o.filled)
 }
 
-func (o *outbox) ack(names []MessageName) {
+func (o *outbox) ack(names []MessageName, reply Reply) {
 	o.mu.Lock()
 	for _, name := range names {
 		last := o.lastAcks()
-		last.Acks = append(last.Acks, &patternpb.Ack{Identity: name.Identity, MessageId: name.ID})
+		last.Acks = append(last.Acks, &patternpb.Ack{
+			Identity: name.Identity, MessageId: name.ID, ReplyCode: reply.Code, ReplyBody: reply.Body,
+		})
+		o.ackBytes += len(name.Identity) + len(name.ID) + len(reply.Body)
 	}
 	o.mu.Unlock()
 	signal(o.filled)
 }
 
-// lastAcks returns the request of acks that the outbox ends with, which it makes if need be. The caller holds o.mu.
+// lastAcks returns the request of acks that the outbox ends with and that has room, which it makes if need be. The caller
+// holds o.mu.
 func (o *outbox) lastAcks() *patternpb.Acks {
 	if len(o.requests) > 0 {
-		if acks := o.requests[len(o.requests)-1].GetAcks(); acks != nil && len(acks.GetAcks()) < acksAtOnce {
+		acks := o.requests[len(o.requests)-1].GetAcks()
+		if acks != nil && len(acks.GetAcks()) < acksAtOnce && o.ackBytes < ackBytesAtOnce {
 			return acks
 		}
 	}
 	acks := new(patternpb.Acks)
+	o.ackBytes = 0
 	o.requests = append(o.requests, &patternpb.SubscribeRequest{Request: &patternpb.SubscribeRequest_Acks{Acks: acks}})
 	return acks
 }

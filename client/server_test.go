@@ -26,9 +26,9 @@ type server struct {
 	stop func() // drains; calling it again does nothing
 }
 
-func serve(tb testing.TB, grpcAddr string) *server {
+func serve(tb testing.TB, grpcAddr string, change ...func(*app.Config)) *server {
 	tb.Helper()
-	s, err := start(grpcAddr)
+	s, err := start(grpcAddr, change...)
 	if err != nil {
 		tb.Fatalf("start the server: %v", err)
 	}
@@ -36,8 +36,11 @@ func serve(tb testing.TB, grpcAddr string) *server {
 	return s
 }
 
-func start(grpcAddr string) (*server, error) {
+func start(grpcAddr string, change ...func(*app.Config)) (*server, error) {
 	cfg := app.Default()
+	for _, f := range change {
+		f(&cfg)
+	}
 	cfg.Listen.GRPC, cfg.Listen.HTTP = grpcAddr, "127.0.0.1:0"
 	cfg.DrainTimeout = 2 * time.Second
 	ctx, cancel := context.WithCancel(context.Background())
@@ -66,6 +69,15 @@ func dial(tb testing.TB, addr string, opts ...client.Option) *client.Client {
 func newClient(tb testing.TB) *client.Client {
 	tb.Helper()
 	return dial(tb, serve(tb, "127.0.0.1:0").addr)
+}
+
+// durable fills the durability slot, which also keeps multicasts.
+func durable(cfg *app.Config) { cfg.Namespaces[0].Durability.Type = "memory" }
+
+// newDurableClient is a client of a server of its own that keeps what was not acknowledged.
+func newDurableClient(tb testing.TB) *client.Client {
+	tb.Helper()
+	return dial(tb, serve(tb, "127.0.0.1:0", durable).addr)
 }
 
 func withPatience(tb testing.TB) context.Context {

@@ -78,8 +78,8 @@ func (c *Client) Subscribe(ctx context.Context) (*Stream, error) {
 
 // Attach starts receiving the messages of identities, which need not be registered. When it returns, every message that
 // is sent from now on arrives. With keepAlive the server renews their leases for as long as the stream lives; without,
-// that ends. Attaching again only changes keepAlive. While messages that were stored for an identity catch up, one that is
-// sent meanwhile can arrive before them; otherwise the messages of a sender arrive in order.
+// that ends. Attaching again only changes keepAlive. Messages of one sender to one identity arrive in the order of sending;
+// what is sent while stored messages catch up waits for them.
 func (s *Stream) Attach(ctx context.Context, keepAlive bool, ids ...string) error {
 	return s.request(ctx, ids, &s.attaching, func(ids []string) *patternpb.SubscribeRequest {
 		for _, id := range ids {
@@ -189,13 +189,32 @@ func size(e Event) (bytes int) {
 // Ack acknowledges messages that this stream received. It does not wait: what gathers while the acks before are on their
 // way goes out together. One that was acknowledged before is passed over by the server. The error is the reason why the
 // stream has ended.
-func (s *Stream) Ack(names ...MessageName) error {
+func (s *Stream) Ack(names ...MessageName) error { return s.send(names, Reply{}) }
+
+// Answer is Ack for one message, with a reply to its sender. A body of more than MaxReplyBytes is an InvalidError, and the
+// message is not acknowledged. The body must not be changed afterwards.
+func (s *Stream) Answer(name MessageName, reply Reply) error {
+	if err := checkReply(reply.Body); err != nil {
+		return err
+	}
+	return s.send([]MessageName{name}, reply)
+}
+
+func (s *Stream) send(names []MessageName, reply Reply) error {
+	if s.over() {
+		return s.reason()
+	}
+	s.out.ack(names, reply)
+	return nil
+}
+
+// over tells whether the stream has ended.
+func (s *Stream) over() bool {
 	select {
 	case <-s.ended:
-		return s.reason()
+		return true
 	default:
-		s.out.ack(names)
-		return nil
+		return false
 	}
 }
 

@@ -1,6 +1,9 @@
 package client
 
 import (
+	"bytes"
+	"fmt"
+	"sync/atomic"
 	"time"
 
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
@@ -32,9 +35,16 @@ type (
 	Reason = multicastregistry.Reason
 	// Ended says why a multicast stopped waiting.
 	Ended = multicastregistry.Ended
+	// State says how far a kept multicast is.
+	State = multicastregistry.State
 	// MessageName names a message that was received.
 	MessageName = multicastregistry.MessageName
+	// Reply is what a recipient answers with its ack. The zero Reply is a plain ack.
+	Reply = multicastregistry.Reply
 )
+
+// MaxReplyBytes is the largest body of a Reply.
+const MaxReplyBytes = multicastregistry.MaxReplyBytes
 
 // NoExpiry as a TTL says that the identity stays until it is unregistered.
 const NoExpiry = multicastregistry.NoExpiry
@@ -56,6 +66,8 @@ const (
 	AtMostOnce = multicastregistry.AtMostOnce
 	// AtLeastOnce waits for acks: Delivered means that a subscriber acknowledged the message.
 	AtLeastOnce = multicastregistry.AtLeastOnce
+	// ExactlyOnce is AtLeastOnce, and the recipient's Join hands each message to its handler once: see WithWindow.
+	ExactlyOnce = multicastregistry.ExactlyOnce
 )
 
 // The statuses of a target; it has exactly one of them.
@@ -94,6 +106,14 @@ const (
 	NoAck = multicastregistry.NoAck
 	// NotSent means that the call ended before the message was handed to the backend.
 	NotSent = multicastregistry.NotSent
+	// Gone means that the target left during the call: with Failed nobody had received the message, with Timeout somebody may
+	// have.
+	Gone = multicastregistry.Gone
+	// Expired means that the message was stored for longer than the durability slot keeps it, or was purged when the
+	// identity unregistered.
+	Expired = multicastregistry.Expired
+	// Withdrawn means that CancelMulticast removed the stored message.
+	Withdrawn = multicastregistry.Withdrawn
 )
 
 // Why a multicast stopped waiting.
@@ -102,8 +122,20 @@ const (
 	Complete = multicastregistry.Complete
 	// DeadlinePassed means that the timeout or the context's deadline passed.
 	DeadlinePassed = multicastregistry.DeadlinePassed
-	// Cancelled means that the caller left.
+	// Cancelled means that the caller left, or that the multicast was cancelled by its id.
 	Cancelled = multicastregistry.Cancelled
+	// DryRun means that nothing was sent, because the request asked only who is meant.
+	DryRun = multicastregistry.DryRun
+)
+
+// The states of a kept multicast.
+const (
+	// Running means that the call is under way, or that the server which ran it is gone.
+	Running = multicastregistry.Running
+	// Returned means that the call has returned. Pending targets may become Delivered still.
+	Returned = multicastregistry.Returned
+	// WithdrawnByID means that CancelMulticast was called.
+	WithdrawnByID = multicastregistry.WithdrawnByID
 )
 
 // Message is one message that was received for one identity.
@@ -122,10 +154,52 @@ type Message struct {
 	AckWanted bool
 	// Redelivered tells that the message was stored while the identity was away, or is handed over again.
 	Redelivered bool
+	// Once tells that the multicast is exactly-once. Join and Receive drop its repeats, as those of every acknowledged message;
+	// who reads a Stream acknowledges again what it has handled, and does nothing else.
+	Once bool
+
+	answer *answer // nil on a message that no handler was called with
 }
 
 // Name returns what Ack takes.
 func (m Message) Name() MessageName { return MessageName{Identity: m.Identity, ID: m.ID} }
+
+// answer is what a handler has set to go with the ack.
+type answer struct{ reply atomic.Pointer[Reply] }
+
+// Reply sets what goes to the sender with the ack, in the manner of an http.ResponseWriter: the handler of Join, JoinAll or
+// Receive calls it before it returns nil. Calling it again replaces what was set; a handler that returns an error sends no ack
+// and no reply. Code tells the kind of answer, as the applications have agreed: 0 is success, like an exit code, and what a
+// handler sends that does not call Reply. An InvalidError says that the body is longer than MaxReplyBytes, or that no handler
+// was called with the message: Stream.Answer takes the replies to those.
+func (m Message) Reply(code uint32, body []byte) error {
+	if err := checkReply(body); err != nil {
+		return err
+	}
+	if m.answer == nil {
+		return &InvalidError{Field: "message", Problem: "came from a Stream, whose Answer takes the reply"}
+	}
+	m.answer.reply.Store(&Reply{Code: code, Body: bytes.Clone(body)})
+	return nil
+}
+
+// take returns what was set; nil for a plain ack.
+func (a *answer) take() *Reply {
+	reply := a.reply.Load()
+	if reply != nil && reply.Code == 0 && len(reply.Body) == 0 {
+		return nil
+	}
+	return reply
+}
+
+// checkReply refuses the body of a reply that the server would end the stream for.
+func checkReply(body []byte) error {
+	if len(body) > MaxReplyBytes {
+		return &InvalidError{Field: "reply_body", Problem: fmt.Sprintf(
+			"is %d bytes long; a reply has at most %d", len(body), MaxReplyBytes)}
+	}
+	return nil
+}
 
 // Event is what a stream receives at once. At least one field is set.
 type Event struct {

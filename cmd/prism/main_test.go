@@ -90,10 +90,16 @@ func (o *output) await(want string, n int) string {
 	return o.String()
 }
 
+// durable fills the durability slot, which also keeps multicasts.
+func durable(cfg *app.Config) { cfg.Namespaces[0].Durability.Type = "memory" }
+
 // server is a real server in this process.
-func server(t *testing.T) (addr string, stop func()) {
+func server(t *testing.T, change ...func(*app.Config)) (addr string, stop func()) {
 	t.Helper()
 	cfg := app.Default()
+	for _, f := range change {
+		f(&cfg)
+	}
 	cfg.Listen.GRPC, cfg.Listen.HTTP = "127.0.0.1:0", "127.0.0.1:0"
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, ended := make(chan string, 1), make(chan error, 1)

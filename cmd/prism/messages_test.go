@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prism-data-layer/prism/client"
 )
@@ -69,7 +70,7 @@ func TestMulticastForMachines(t *testing.T) {
 	ok(t, addr, "register", "off")
 	_, errOut, _ := background(t, addr, "subscribe", "deaf", "--register", "--no-ack")
 	errOut.await("receiving for deaf", 1)
-	r := prism(t, addr, "", "multicast", "--all", "--payload", "x", "--wait-timeout", "50ms", "-o", "json")
+	r := prism(t, addr, "", "multicast", "--all", "--payload", "x", "--wait-timeout", "50ms", "--retry-attempts", "1", "-o", "json")
 	got := decode[resultOut](t, r.out)
 	if r.code != 3 || got.TargetCount != 2 || got.FailedCount != 1 || got.TimeoutCount != 1 || got.Ended != "DEADLINE" || got.MulticastID == "" || len(got.Statuses) != 2 {
 		t.Fatalf("exit %d, %s", r.code, r.out)
@@ -129,9 +130,32 @@ func TestSubscribeCount(t *testing.T) {
 	}
 }
 
+// What is not acknowledged comes again, and is marked; what is acknowledged is printed once.
+func TestSubscribeShowsRepeats(t *testing.T) {
+	addr, _ := server(t, durable)
+	ok(t, addr, "register", "dev-1")
+	if r := prism(t, addr, "", "multicast", "--all", "--payload", "stored", "--delivery", "exactly-once"); r.code != 3 {
+		t.Fatalf("exit %d, %s", r.code, r.out)
+	}
+	deaf, _, stop := background(t, addr, "subscribe", "dev-1", "--no-ack", "-o", "json")
+	deaf.await(`"payload":"stored","ack_wanted":true,"redelivered":true,"once":true}`, 1)
+	prism(t, addr, "", "multicast", "--all", "--payload", "deaf", "--wait-timeout", "300ms", "--retry-attempts", "2", "--retry-delay", "1ms")
+	deaf.await(`"payload":"deaf","ack_wanted":true}`, 1)
+	deaf.await(`"payload":"deaf","ack_wanted":true,"redelivered":true}`, 1) // by the retry, or when it was stored
+	stop()
+	out, errOut, _ := background(t, addr, "subscribe", "dev-1")
+	errOut.await("receiving for dev-1", 1)
+	out.await("  dev-1  stored  (redelivered)\n", 1)
+	out.await("  dev-1  deaf  (redelivered)\n", 1)
+	ok(t, addr, "multicast", "--all", "--payload", "fresh")
+	if text := out.await("  dev-1  fresh\n", 1); strings.Count(text, "\n") != 3 {
+		t.Errorf("printed:\n%s", text)
+	}
+}
+
 func TestSubscribeFaults(t *testing.T) {
 	addr, _ := server(t)
-	for _, args := range [][]string{{"a", "-n", "nowhere"}, {"a", "-n", "nowhere", "--register"}, {""}} {
+	for _, args := range [][]string{{"a", "-n", "nowhere"}, {"a", "-n", "nowhere", "--register"}, {""}, {"a", "--reply", "@/no/such/file"}, {"a", "--reply", strings.Repeat("x", 4097)}} {
 		if r := prism(t, addr, "", append([]string{"subscribe"}, args...)...); r.code != 1 || strings.Count(r.err, "prism: ") != 1 {
 			t.Errorf("subscribe %q: exit %d, %s", args, r.code, r.err)
 		}
@@ -163,7 +187,16 @@ func TestNames(t *testing.T) {
 	for _, row := range []struct{ got, want string }{
 		{reasonName(0), ""},
 		{reasonName(client.QueueFull), "QUEUE_FULL"},
+		{reasonName(client.Gone) + reasonName(client.Expired) + reasonName(client.Withdrawn), "GONEEXPIREDWITHDRAWN"},
 		{reasonName(77), "77"},
+		{stateName(client.Running) + stateName(client.Returned) + stateName(client.WithdrawnByID), "RUNNINGRETURNEDWITHDRAWN"},
+		{statusName(0), ""},
+		{statusName(client.Timeout), "TIMEOUT"},
+		{endedName(client.DryRun), "DRY_RUN"},
+		{created(time.Time{}), "-"},
+		{filterText(nil), "-"},
+		{replyCounts(nil), "no replies"},
+		{replyCounts(map[uint32]int{7: 1, 0: 3}), "3 replied 0, 1 replied 7"},
 		{evidenceName(client.Stored), "STORED"},
 		{endedName(client.Cancelled), "CANCELLED"},
 		{endedWords(client.Cancelled), " (cancelled)"},

@@ -82,7 +82,7 @@ func newRootCmd(p *program) *cobra.Command {
 	}
 	add("server", newServeCmd(p), newConfigCmd(p), newNamespacesCmd(p), newDemoCmd(p))
 	add("identities", newRegisterCmd(p), newHeartbeatCmd(p), newUnregisterCmd(p), newEnumerateCmd(p))
-	add("messages", newMulticastCmd(p), newSubscribeCmd(p))
+	add("messages", newMulticastCmd(p), newMulticastsCmd(p), newSubscribeCmd(p))
 	add("", newVersionCmd(p))
 	return root
 }

@@ -24,6 +24,8 @@ type subscribeFlags struct {
 	ttl       string
 	count     int
 	noAck     bool
+	replyCode uint32
+	reply     string
 }
 
 func newSubscribeCmd(p *program) *cobra.Command {
@@ -32,7 +34,10 @@ func newSubscribeCmd(p *program) *cobra.Command {
 		Use:   "subscribe ID...",
 		Short: "Receive the messages of identities",
 		Long: `Receive the messages of identities, print and acknowledge them, until Ctrl-C. It attaches again by itself when the server
-was away.
+was away. Each message is printed once: a repeat of one that was acknowledged is acknowledged again and not printed. What was
+stored while the identity was away, or is handed over again after it was not acknowledged, is marked as redelivered.
+
+With --reply-code and --reply every message is answered; the sender sees the answers with prism multicast --replies.
 
 With --register it also registers the identities, replacing what is registered under their names, keeps their leases, and
 unregisters them in the end. With --keep-alive it keeps the leases of identities that somebody else registers.
@@ -40,7 +45,8 @@ unregisters them in the end. With --keep-alive it keeps the leases of identities
 ` + metadataHelp,
 		Example: `  prism subscribe dev-1 --register --meta room=lab --ttl 30s
   prism subscribe dev-1 dev-2 --keep-alive
-  prism subscribe dev-1 --count 1 -o json`,
+  prism subscribe dev-1 --count 1 -o json
+  prism subscribe lock-1 --register --reply-code 7 --reply 'jammed'`,
 		Args:              args(cobra.MinimumNArgs(1), "at least one ID"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE:              func(cmd *cobra.Command, ids []string) error { return p.subscribe(cmd, ids, f) },
@@ -51,7 +57,10 @@ unregisters them in the end. With --keep-alive it keeps the leases of identities
 	addMetadataFlags(cmd, &f.meta, &f.json, &f.ttl)
 	flags.IntVar(&f.count, "count", 0, "end after `N` messages (default: never)")
 	flags.BoolVar(&f.noAck, "no-ack", false, "do not acknowledge messages: senders that ask for acks see a timeout")
+	flags.Uint32Var(&f.replyCode, "reply-code", 0, "answer every message with the code `N`; 0 means success")
+	flags.StringVar(&f.reply, "reply", "", "answer every message with `TEXT`, @FILE, or - for standard input, up to 4,096 bytes")
 	must(cmd.RegisterFlagCompletionFunc("count", cobra.NoFileCompletions))
+	must(cmd.RegisterFlagCompletionFunc("reply-code", cobra.NoFileCompletions))
 	return cmd
 }
 
@@ -59,18 +68,19 @@ unregisters them in the end. With --keep-alive it keeps the leases of identities
 var errNoAck = errors.New("not acknowledged, as asked for")
 
 func (p *program) subscribe(cmd *cobra.Command, ids []string, f subscribeFlags) error {
-	if !f.register && (len(f.meta) > 0 || f.json != "" || f.ttl != "") {
-		return usagef(cmd, "--meta, --json and --ttl say what to register: add --register")
+	if err := f.check(cmd); err != nil {
+		return err
 	}
-	if f.count < 0 {
-		return usagef(cmd, "--count must not be negative")
+	outer := cmd.Context()
+	reply, err := p.reply(outer, f.reply)
+	if err != nil {
+		return err
 	}
 	c, err := p.dial()
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	outer := cmd.Context()
 	ctx, stop := context.WithCancelCause(outer)
 	defer stop(nil)
 
@@ -86,7 +96,7 @@ func (p *program) subscribe(cmd *cobra.Command, ids []string, f subscribeFlags) 
 		if f.noAck {
 			return errNoAck
 		}
-		return nil
+		return m.Reply(f.replyCode, reply)
 	}
 	if f.register {
 		all := make([]client.Registration, len(ids))
@@ -107,6 +117,32 @@ func (p *program) subscribe(cmd *cobra.Command, ids []string, f subscribeFlags) 
 		return nil
 	}
 	return cause
+}
+
+// check finds flags that do not go together.
+func (f subscribeFlags) check(cmd *cobra.Command) error {
+	given := cmd.Flags().Changed
+	switch {
+	case !f.register && (len(f.meta) > 0 || f.json != "" || f.ttl != ""):
+		return usagef(cmd, "--meta, --json and --ttl say what to register: add --register")
+	case f.count < 0:
+		return usagef(cmd, "--count must not be negative")
+	case f.noAck && (given("reply-code") || given("reply")):
+		return usagef(cmd, "a reply goes with the ack: --no-ack sends neither")
+	}
+	return nil
+}
+
+// reply reads what --reply names.
+func (p *program) reply(ctx context.Context, from string) ([]byte, error) {
+	reply, err := p.payload(ctx, from)
+	switch {
+	case err != nil:
+		return nil, interrupted(ctx, fmt.Errorf("--reply: %w", err), "")
+	case len(reply) > client.MaxReplyBytes:
+		return nil, fmt.Errorf("--reply: is %d bytes long; a reply has at most %d", len(reply), client.MaxReplyBytes)
+	}
+	return reply, nil
 }
 
 // errEnough ends a subscription that has received what it was to receive.
@@ -149,31 +185,30 @@ type messageOut struct {
 	PayloadBase64 []byte     `json:"payload_base64,omitempty"`
 	AckWanted     bool       `json:"ack_wanted"`
 	Redelivered   bool       `json:"redelivered,omitempty"`
+	Once          bool       `json:"once,omitempty"`
 }
 
 // message prints one message as it comes: a line each, or in YAML a document.
 func (p *program) message(m client.Message) error {
 	now := time.Now()
 	if p.format == formatTable {
-		_, err := fmt.Fprintf(p.out, "%s  %s  %s\n", now.Format("15:04:05.000"), cell(m.Identity), payloadText(m.Payload))
+		mark := ""
+		if m.Redelivered {
+			mark = "  (redelivered)"
+		}
+		_, err := fmt.Fprintf(p.out, "%s  %s  %s%s\n", now.Format("15:04:05.000"), cell(m.Identity), payloadText(m.Payload), mark)
 		return err
 	}
 	out := messageOut{
 		ReceivedAt: now.UTC(), SentAt: moment(m.SentAt), Identity: m.Identity, MessageID: m.ID, ContentType: m.ContentType,
-		AckWanted: m.AckWanted, Redelivered: m.Redelivered,
+		AckWanted: m.AckWanted, Redelivered: m.Redelivered, Once: m.Once,
 	}
 	if utf8.Valid(m.Payload) {
 		out.Payload = new(string(m.Payload))
 	} else {
 		out.PayloadBase64 = m.Payload
 	}
-	if p.format == formatYAML {
-		if _, err := fmt.Fprintln(p.out, "---"); err != nil {
-			return err
-		}
-		return p.show(out)
-	}
-	return writeJSON(p.out, out, "")
+	return p.line(out)
 }
 
 // payloadText is a payload on one line.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -220,16 +221,94 @@ func TestRunWithDurability(t *testing.T) {
 	}}); err != nil {
 		t.Fatal(err)
 	}
+	if m := firstMessage(t, stream); string(m.GetPayload()) != "later" || !m.GetRedelivered() {
+		t.Errorf("got %v", m)
+	}
+}
+
+// What waits for an identity, and what has become of a multicast, outlives the process where the backend does.
+func TestDurabilityOutlivesTheProcess(t *testing.T) {
+	for name, slot := range map[string]string{
+		"redis": "{type: redis, host: " + strconv.Quote(testenv.NewRedis(t).Addr) + "}",
+		"nats":  "{type: nats, embedded: true, store_dir: " + strconv.Quote(t.TempDir()) + "}",
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg, err := app.Parse(name, []byte(slots(slot, slot)+"      durability: "+slot+"\n"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			cfg.Listen = free().Listen
+			at, stop := run(t, cfg)
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			c := dial(t, at.GRPC)
+			if _, err := c.Register(ctx, &patternpb.RegisterRequest{Namespace: "a", Identity: "away", NeverExpires: true}); err != nil {
+				t.Fatal(err)
+			}
+			req := &patternpb.MulticastRequest{Namespace: "a", Payload: []byte("later"), IdempotencyKey: "k"}
+			sent, err := c.Multicast(ctx, req)
+			if err != nil || sent.GetPendingCount() != 1 || sent.GetStatuses()[0].GetEvidence() != patternpb.DeliveryStatus_STORED {
+				t.Fatal(sent, err)
+			}
+			if err := stop(); err != nil {
+				t.Fatal(err)
+			}
+
+			at, _ = run(t, cfg)
+			c = dial(t, at.GRPC)
+			get := func() *patternpb.DeliveryStatus {
+				got, err := c.GetMulticast(ctx, &patternpb.GetMulticastRequest{Namespace: "a", MulticastId: sent.GetMulticastId()})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return got.GetStatuses()[0]
+			}
+			if got := get(); got.GetStatus() != patternpb.DeliveryStatus_PENDING {
+				t.Errorf("after the restart: %v", got)
+			}
+			if again, err := c.Multicast(ctx, req); err != nil || !again.GetReplayed() || again.GetMulticastId() != sent.GetMulticastId() {
+				t.Errorf("the same key: %v, %v", again, err)
+			}
+			stream, err := c.Subscribe(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := stream.Send(&patternpb.SubscribeRequest{Request: &patternpb.SubscribeRequest_Attach{
+				Attach: &patternpb.Attach{Namespace: "a", Identities: []string{"away"}},
+			}}); err != nil {
+				t.Fatal(err)
+			}
+			m := firstMessage(t, stream)
+			if string(m.GetPayload()) != "later" || !m.GetRedelivered() || m.GetMessageId() != sent.GetMulticastId() {
+				t.Errorf("got %v", m)
+			}
+			if err := stream.Send(&patternpb.SubscribeRequest{Request: &patternpb.SubscribeRequest_Acks{Acks: &patternpb.Acks{
+				Acks: []*patternpb.Ack{{Identity: "away", MessageId: m.GetMessageId(), ReplyCode: 6}},
+			}}}); err != nil {
+				t.Fatal(err)
+			}
+			tick := time.NewTicker(10 * time.Millisecond)
+			defer tick.Stop()
+			for get().GetStatus() != patternpb.DeliveryStatus_DELIVERED {
+				<-tick.C // get fails when ctx has ended
+			}
+			if got := get(); got.GetReplyCode() != 6 {
+				t.Errorf("delivered: %v", got)
+			}
+		})
+	}
+}
+
+// firstMessage waits for a message.
+func firstMessage(t *testing.T, stream grpc.BidiStreamingClient[patternpb.SubscribeRequest, patternpb.SubscribeResponse]) *patternpb.Message {
+	t.Helper()
 	for {
 		resp, err := stream.Recv()
 		if err != nil {
 			t.Fatal(err)
 		}
 		if m := resp.GetMessages().GetMessages(); len(m) > 0 {
-			if string(m[0].GetPayload()) != "later" || !m[0].GetRedelivered() {
-				t.Errorf("got %v", m)
-			}
-			return
+			return m[0]
 		}
 	}
 }

@@ -112,6 +112,18 @@ type Durability struct {
 	Type string
 	// Memory are the options of type memory.
 	Memory memory.DurabilityConfig
+	// Redis are the options of type redis.
+	Redis struct {
+		redis.DurabilityConfig
+
+		Conn redis.Config
+	}
+	// NATS are the options of type nats.
+	NATS struct {
+		nats.DurabilityConfig
+
+		Conn NATS
+	}
 }
 
 // Default returns the configuration that runs without a file: one namespace, "default", in the memory of the process. It

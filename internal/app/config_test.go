@@ -40,7 +40,7 @@ func TestDefaultFileUncommented(t *testing.T) {
 	}
 	var lines []string
 	for line := range strings.Lines(string(src)) {
-		for _, option := range []string{"max_identities:", "buffer:", "durability:", "  type: memory", "  max_messages:", "  max_bytes:", "  max_age:"} {
+		for _, option := range []string{"max_identities:", "buffer:", "durability:", "  type: memory", "  max_messages:", "  max_bytes:", "  max_age:", "  retention:", "  max_multicasts:", "attempt_timeout:"} {
 			line = strings.Replace(line, "# "+option, option, 1)
 		}
 		lines = append(lines, line)
@@ -50,8 +50,11 @@ func TestDefaultFileUncommented(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := got.Namespaces[0]
-	if n.Registry.Memory.MaxIdentities == 0 || n.Messaging.Memory.Buffer != mailbox.DefaultBuffer || n.Durability.Type != "memory" ||
-		n.Durability.Memory != (memory.DurabilityConfig{MaxMessages: memory.DefaultMaxMessages, MaxBytes: memory.DefaultMaxBytes, MaxAge: memory.DefaultMaxAge}) {
+	if n.Registry.Memory.MaxIdentities == 0 || n.Messaging.Memory.Buffer != mailbox.DefaultBuffer || n.Durability.Type != "memory" || n.AttemptTimeout != time.Second ||
+		n.Durability.Memory != (memory.DurabilityConfig{
+			MaxMessages: memory.DefaultMaxMessages, MaxBytes: memory.DefaultMaxBytes, MaxAge: memory.DefaultMaxAge,
+			Retention: memory.DefaultRetention, MaxMulticasts: memory.DefaultMaxMulticasts,
+		}) {
 		t.Errorf("got %+v", n)
 	}
 }
@@ -146,6 +149,56 @@ func TestRedisAndNATSOptions(t *testing.T) {
 	}
 }
 
+func TestDurabilityOptionsOfRedis(t *testing.T) {
+	got, err := app.Parse("f", []byte(slots("{type: memory}", "{type: memory}")+
+		"      durability: {type: redis, host: h, username: u, password: s3cret, max_messages: 1, max_bytes: 2KiB, max_age: 3, retention: 4m, max_multicasts: 5}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := got.Namespaces[0].Durability.Redis
+	if q.Conn.Host != "h" || q.MaxMessages != 1 || q.MaxBytes != 2048 || q.MaxAge != 3*time.Second || q.Retention != 4*time.Minute || q.MaxMulticasts != 5 {
+		t.Errorf("got %+v", q)
+	}
+	if again, err := app.Parse("again", []byte(got.YAML())); err != nil || !reflect.DeepEqual(again, got) {
+		t.Errorf("written out and read again: %v\n%s", err, got.YAML())
+	}
+	if shown := got.Masked().YAML(); strings.Contains(shown, "s3cret") || strings.Count(shown, "REDACTED") != 1 {
+		t.Errorf("shown is\n%s", shown)
+	}
+}
+
+func TestDurabilityOptionsOfNATS(t *testing.T) {
+	got, err := app.Parse("f", []byte(slots("{type: memory}", "{type: memory}")+
+		"      durability: {type: nats, servers: [\"nats://u:s3cret@n:1\"], user: u, password: s3cret, replicas: 3, storage: file, max_messages: 1, max_bytes: 2, max_age: 3, retention: 4, max_multicasts: 5}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := got.Namespaces[0].Durability.NATS
+	if q.Conn.User != "u" || q.Replicas != 3 || q.Storage != nats.StorageFile || q.MaxMessages != 1 || q.MaxBytes != 2 || q.MaxAge != 3*time.Second || q.Retention != 4*time.Second || q.MaxMulticasts != 5 {
+		t.Errorf("got %+v", q)
+	}
+	if again, err := app.Parse("again", []byte(got.YAML())); err != nil || !reflect.DeepEqual(again, got) {
+		t.Errorf("written out and read again: %v\n%s", err, got.YAML())
+	}
+	if shown := got.Masked().YAML(); strings.Contains(shown, "s3cret") || strings.Count(shown, "REDACTED") != 2 {
+		t.Errorf("shown is\n%s", shown)
+	}
+}
+
+// The order of keys means nothing; a name that is at fault is reported once.
+func TestNameBehindTheSlots(t *testing.T) {
+	const embedded = "{type: nats, embedded: true}"
+	src := "namespaces:\n  - backend_slots:\n      registry: " + embedded + "\n      messaging: " + embedded + "\n      durability: " + embedded + "\n    pattern: multicast-registry\n"
+	if got, err := app.Parse("f", []byte(src+"    name: b\n")); err != nil || got.Namespaces[0].Namespace != "b" {
+		t.Errorf("got %+v, %v", got.Namespaces, err)
+	}
+	for name, want := range map[string]string{"": "f:2:5: namespaces[0].name is missing", "    name: B\n": `f:7:11: name: "B" is not a namespace: `} {
+		if _, err := app.Parse("f", []byte(src+name)); err == nil || !strings.HasPrefix(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+}
+
 // What people are shown holds no secret, and neither do problems.
 func TestSecretsAreMasked(t *testing.T) {
 	got, err := app.Parse("f", []byte(slots(
@@ -187,6 +240,11 @@ func TestSlotProblems(t *testing.T) {
 		"replicas of one server": {"{type: nats, embedded: true, replicas: 3}", memory, "backend_slots.registry.replicas: the server in this process is one"},
 		"not a truth":            {memory, "{type: nats, embedded: yes please}", `backend_slots.messaging.embedded: expected true or false, got "yes please"`},
 		"not a list":             {memory, "{type: nats, servers: a}", `backend_slots.messaging.servers: expected a list, got "a"`},
+		"an unknown durability":  {memory, memory + "\n      durability: {type: kafka}", `backend_slots.durability.type: "kafka" is not possible; legal values: memory, `},
+		"durability elsewhere":   {memory, memory + "\n      durability: {type: redis}", "backend_slots.durability.host: is required"},
+		"durability of another":  {memory, memory + "\n      durability: {type: memory, host: h}", "unknown key backend_slots.durability.host; legal keys: type, max_messages, max_bytes, max_age, retention, max_multicasts"},
+		"durability replicas":    {memory, memory + "\n      durability: {type: nats, embedded: true, replicas: 3}", "backend_slots.durability.replicas: the server in this process is one"},
+		"durability storage":     {memory, memory + "\n      durability: {type: nats, embedded: true, storage: tape}", `backend_slots.durability.storage: "tape" is not possible; legal values: file, memory`},
 		"two secrets":            {memory, "{type: nats, servers: [a], token: x, nkey: y}", "backend_slots.messaging."},
 	} {
 		_, err := app.Parse("f", []byte(slots(row.registry, row.messaging)))
@@ -246,9 +304,10 @@ func TestProblems(t *testing.T) {
 		"a type twice":          {"namespaces:\n  - name: a\n    pattern: multicast-registry\n    backend_slots: {registry: {type: memory, type: memory}, messaging: {type: memory}}\n", "4:46: backend_slots.registry.type is given twice"},
 		"an option elsewhere":   {"namespaces:\n  - name: a\n    pattern: multicast-registry\n    backend_slots: {registry: {type: memory, host: x}, messaging: {type: memory, ttl_default: 5}}\n", "4:46: unknown key backend_slots.registry.host; legal keys: type, ttl_default, max_identities\n4:82: unknown key backend_slots.messaging.ttl_default; legal keys: type, delivery, buffer"},
 		"with an unknown type":  {"namespaces:\n  - name: a\n    pattern: multicast-registry\n    backend_slots: {registry: {type: etcd, ttl_default: x, host: y}, messaging: {type: memory}}\n", "4:38: backend_slots.registry.type: \"etcd\" is not possible; legal values: memory, nats, redis\n4:57: backend_slots.registry.ttl_default: expected seconds as a number, a duration such as \"5m\", or \"never\", got \"x\""},
-		"delivery":              {"namespaces:\n  - name: a\n    pattern: multicast-registry\n    backend_slots: {registry: {type: memory}, messaging: {type: memory, delivery: maybe}}\n", `4:83: backend_slots.messaging.delivery: "maybe" is not possible; legal values: at-most-once, at-least-once`},
+		"delivery":              {"namespaces:\n  - name: a\n    pattern: multicast-registry\n    backend_slots: {registry: {type: memory}, messaging: {type: memory, delivery: maybe}}\n", `4:83: backend_slots.messaging.delivery: "maybe" is not possible; legal values: at-most-once, at-least-once, exactly-once`},
 		"filter limits":         {namespace("    filter: {max_depth: 65, max_clauses: 0, max_in_values: x, max_regex_bytes: -1}\n"), "4:25: filter.max_depth: 65 is out of range; legal values: 1 to 64\n4:42: filter.max_clauses: 0 is out of range; legal values: 1 to 10000\n4:60: filter.max_in_values: expected a whole number, got \"x\"\n4:80: filter.max_regex_bytes: -1 is out of range; legal values: 1 to 4096"},
 		"numbers in disguise":   {namespace("    filter: {max_depth: 0x5, max_clauses: 010, max_in_values: 1.5}\n"), "4:25: filter.max_depth: expected a whole number, got the number 0x5\n4:43: filter.max_clauses: expected a whole number, got the number 010\n4:63: filter.max_in_values: expected a whole number, got the number 1.5"},
+		"retries":               {namespace("    retry_attempts: 21\n    retry_delay: 0\n    attempt_timeout: x\n"), "4:21: retry_attempts: 21 is out of range; legal values: 1 to 20\n5:18: retry_delay: 0 is out of range; legal values: 1ms to 876000h (100 years)\n6:22: attempt_timeout: expected seconds as a number, or a duration such as \"5s\", got \"x\""},
 		"max_payload":           {namespace("    max_payload: 65MiB\n"), "4:18: max_payload: 65MiB is out of range; legal values: 1 to 67108864"},
 		"max_payload in text":   {namespace("    max_payload: much\n"), `4:18: max_payload: expected bytes as a number, or with a unit such as "512KiB" (B, KB, KiB, MB, MiB), got "much"`},
 		"a very long value":     {"drain_timeout: " + strings.Repeat("x", 100) + "\n" + namespace(""), `1:16: drain_timeout: expected seconds as a number, or a duration such as "5s", got "` + strings.Repeat("x", 60) + `…"`},
@@ -280,6 +339,9 @@ namespaces:
   - name: a
     pattern: multicast-registry
     timeout: 0.25
+    retry_attempts: 4
+    retry_delay: 20ms
+    attempt_timeout: 0.1
     max_payload: 64 KiB
     filter:
       max_depth: 6
@@ -292,7 +354,7 @@ namespaces:
         type: "memory"
         delivery: 'at-least-once'
         buffer: 5
-      durability: {type: memory, max_messages: 3, max_bytes: 1MB, max_age: 1h30m}
+      durability: {type: memory, max_messages: 3, max_bytes: 1MB, max_age: 1h30m, retention: 60, max_multicasts: 7}
   - {name: b-1, pattern: multicast-registry, backend_slots: {registry: {type: memory, ttl_default: 1500ms}, messaging: {type: memory}}}
 `
 	got, err := app.Parse("f", []byte(src))
@@ -306,7 +368,10 @@ namespaces:
 	if a.Timeout != 250*time.Millisecond || a.MaxPayload != 64<<10 || a.TTLDefault != multicastregistry.NoExpiry || a.Registry.Memory.MaxIdentities != 10 || a.Messaging.Memory.Buffer != 5 || a.Delivery != multicastregistry.AtLeastOnce {
 		t.Errorf("got %+v", a)
 	}
-	if a.Filter.Depth != 6 || a.Filter.Clauses != 1000 || a.Filter.InValues != 7 || a.Filter.RegexBytes != 8 || a.Durability.Memory != (memory.DurabilityConfig{MaxMessages: 3, MaxBytes: 1e6, MaxAge: 90 * time.Minute}) {
+	if a.Filter.Depth != 6 || a.Filter.Clauses != 1000 || a.Filter.InValues != 7 || a.Filter.RegexBytes != 8 || a.Durability.Memory != (memory.DurabilityConfig{MaxMessages: 3, MaxBytes: 1e6, MaxAge: 90 * time.Minute, Retention: time.Minute, MaxMulticasts: 7}) {
+		t.Errorf("got %+v", a)
+	}
+	if a.RetryAttempts != 4 || a.RetryDelay != 20*time.Millisecond || a.AttemptTimeout != 100*time.Millisecond {
 		t.Errorf("got %+v", a)
 	}
 	if b.Namespace != "b-1" || b.TTLDefault != 1500*time.Millisecond || b.Durability.Type != "" {

@@ -35,15 +35,8 @@ func open(ctx context.Context, n Namespace, c *connections) (multicastregistry.S
 	if slots.Messaging, err = openMessaging(ctx, n.Messaging, c); err != nil {
 		return slots, slotError(slotMessaging, err)
 	}
-	switch n.Durability.Type {
-	case "":
-	case typeMemory:
-		if err := n.Durability.Memory.Validate(); err != nil {
-			return slots, slotError(slotDurability, err)
-		}
-		slots.Durability = memory.NewDurability(n.Durability.Memory)
-	default:
-		return slots, unknownType(slotDurability, n.Durability.Type)
+	if slots.Durability, err = openDurability(ctx, n, c); err != nil {
+		return slots, slotError(slotDurability, err)
 	}
 	return slots, nil
 }
@@ -102,6 +95,45 @@ func openMessaging(ctx context.Context, m Messaging, c *connections) (multicastr
 	return nil, unknownType(slotMessaging, m.Type)
 }
 
+// openDurability returns nil, which is no error, when nothing fills the slot.
+func openDurability(ctx context.Context, n Namespace, c *connections) (multicastregistry.Durability, error) {
+	q := n.Durability
+	if err := q.validate(q.Type, n.Namespace); err != nil {
+		return nil, err
+	}
+	switch q.Type {
+	case "":
+		return nil, nil
+	case typeMemory:
+		return memory.NewDurability(q.Memory), nil
+	case typeRedis:
+		conn, err := c.toRedis(ctx, q.Redis.Conn)
+		if err != nil {
+			return nil, err
+		}
+		q.Redis.Namespace, q.Redis.Log = n.Namespace, c.logger
+		durability, err := redis.OpenDurability(ctx, conn, q.Redis.DurabilityConfig)
+		if err != nil {
+			return nil, err
+		}
+		c.closeLater(durability.Close)
+		return durability, nil
+	case typeNATS:
+		conn, err := c.toNATS(ctx, q.NATS.Conn)
+		if err != nil {
+			return nil, err
+		}
+		q.NATS.Namespace = n.Namespace
+		durability, err := nats.OpenDurability(ctx, conn, q.NATS.DurabilityConfig)
+		if err != nil {
+			return nil, err
+		}
+		c.closeLater(durability.Close)
+		return durability, nil
+	}
+	return nil, unknownType(slotDurability, q.Type)
+}
+
 // validate checks the options of a type.
 func (r Registry) validate(typ, namespace string) error {
 	switch typ {
@@ -112,11 +144,7 @@ func (r Registry) validate(typ, namespace string) error {
 		return errors.Join(r.Redis.Conn.Validate(), r.Redis.Validate())
 	case typeNATS:
 		r.NATS.Namespace = namespace
-		if r.NATS.Conn.Embedded && r.NATS.Replicas > 1 {
-			const problem = "the server in this process is one: leave it out, or use servers"
-			return &multicastregistry.InvalidError{Field: "replicas", Problem: problem}
-		}
-		return errors.Join(r.NATS.Conn.validate(), r.NATS.Validate())
+		return errors.Join(r.NATS.Conn.replicated(r.NATS.Replicas), r.NATS.Conn.validate(), r.NATS.Validate())
 	}
 	return unknownType(slotRegistry, typ)
 }
@@ -131,6 +159,22 @@ func (m Messaging) validate(typ string) error {
 		return errors.Join(m.NATS.Conn.validate(), m.NATS.Validate())
 	}
 	return unknownType(slotMessaging, typ)
+}
+
+func (q Durability) validate(typ, namespace string) error {
+	switch typ {
+	case "":
+		return nil
+	case typeMemory:
+		return q.Memory.Validate()
+	case typeRedis:
+		q.Redis.Namespace = namespace
+		return errors.Join(q.Redis.Conn.Validate(), q.Redis.Validate())
+	case typeNATS:
+		q.NATS.Namespace = namespace
+		return errors.Join(q.NATS.Conn.replicated(q.NATS.Replicas), q.NATS.Conn.validate(), q.NATS.Validate())
+	}
+	return unknownType(slotDurability, typ)
 }
 
 // validate checks that either servers or the embedded one is meant.
@@ -151,6 +195,15 @@ func (c NATS) validate() error {
 		return bad("embedded", "the server in this process asks nobody for credentials or TLS: leave those keys out")
 	}
 	return nil
+}
+
+// replicated refuses copies where there is one server.
+func (c NATS) replicated(replicas int) error {
+	if !c.Embedded || replicas <= 1 {
+		return nil
+	}
+	const problem = "the server in this process is one: leave it out, or use servers"
+	return &multicastregistry.InvalidError{Field: "replicas", Problem: problem}
 }
 
 func slotError(slot string, err error) error {

@@ -57,6 +57,7 @@ func (d *decoder) config(n ast.Node, cfg *Config) {
 
 func (d *decoder) namespace(n ast.Node, what string, seen map[string]bool) Namespace {
 	out := Namespace{Config: defaults("")}
+	var slots ast.Node
 	d.mapping(n, what,
 		key{name: "name", required: true, read: func(n ast.Node) {
 			d.text(n, "name", &out.Namespace)
@@ -74,8 +75,13 @@ func (d *decoder) namespace(n ast.Node, what string, seen map[string]bool) Names
 			var pattern string
 			d.choice(n, "pattern", &pattern, proxy.Pattern)
 		}},
-		key{name: "backend_slots", required: true, read: func(n ast.Node) { d.slots(n, &out) }},
+		key{name: "backend_slots", required: true, read: func(n ast.Node) { slots = n }},
 		key{name: "timeout", read: func(n ast.Node) { d.duration(n, "timeout", &out.Timeout) }},
+		key{name: "retry_attempts", read: func(n ast.Node) {
+			d.count(n, "retry_attempts", &out.RetryAttempts, multicastregistry.MaxRetryAttempts)
+		}},
+		key{name: "retry_delay", read: func(n ast.Node) { d.duration(n, "retry_delay", &out.RetryDelay) }},
+		key{name: "attempt_timeout", read: func(n ast.Node) { d.duration(n, "attempt_timeout", &out.AttemptTimeout) }},
 		key{name: "max_payload", read: func(n ast.Node) { d.size(n, "max_payload", &out.MaxPayload, maxPayload) }},
 		key{name: "max_metadata", read: func(n ast.Node) { d.size(n, "max_metadata", &out.MaxMetadata, maxMetadata) }},
 		key{name: "filter", read: func(n ast.Node) {
@@ -88,7 +94,18 @@ func (d *decoder) namespace(n ast.Node, what string, seen map[string]bool) Names
 			)
 		}},
 	)
+	if slots != nil { // last, because backends look at the name, wherever it stands
+		d.slots(slots, &out)
+	}
 	return out
+}
+
+// checkedName returns a namespace's name for what is checked with it: a bad one is reported at its own place already.
+func checkedName(name string) string {
+	if (multicastregistry.Config{Namespace: name}).Validate() != nil {
+		return multicastregistry.DefaultNamespace
+	}
+	return multicastregistry.Config{Namespace: name}.WithDefaults().Namespace
 }
 
 // slot reads one slot: its type, the keys that the slot has with every type, and those of each type. When each key is sound,

@@ -2,6 +2,8 @@ package app
 
 import (
 	"math"
+	"slices"
+	"time"
 
 	"github.com/goccy/go-yaml/ast"
 
@@ -38,14 +40,9 @@ func (d *decoder) registry(n ast.Node, out *Namespace) {
 				d.choice(n, what+"enumerate", &r.Redis.Enumerate, redis.EnumerateNative, redis.EnumerateScan)
 			}},
 		),
-		typeNATS: append(d.natsKeys(what, &r.NATS.Conn),
-			key{name: "replicas", read: func(n ast.Node) { d.count(n, what+"replicas", &r.NATS.Replicas, 5) }},
-			key{name: "storage", read: func(n ast.Node) {
-				d.choice(n, what+"storage", &r.NATS.Storage, nats.StorageFile, nats.StorageMemory)
-			}},
-			changes(&r.NATS.ChangeLog),
-		),
-	}, func(typ string) error { return out.Registry.validate(typ, out.Namespace) },
+		typeNATS: append(slices.Concat(d.natsKeys(what, &r.NATS.Conn), d.streamKeys(what, &r.NATS.Replicas, &r.NATS.Storage)),
+			changes(&r.NATS.ChangeLog)),
+	}, func(typ string) error { return out.Registry.validate(typ, checkedName(out.Namespace)) },
 		key{name: "ttl_default", read: func(n ast.Node) { d.ttl(n, what+"ttl_default", &out.TTLDefault) }})
 }
 
@@ -67,15 +64,24 @@ func (d *decoder) messaging(n ast.Node, out *Namespace) {
 func (d *decoder) durability(n ast.Node, out *Namespace) {
 	const what = "backend_slots." + slotDurability + "."
 	q := &out.Durability
+	// bounds are what every type has.
+	bounds := func(messages, bytes *int, age, retention *time.Duration, multicasts *int) []key {
+		return []key{
+			{name: "max_messages", read: func(n ast.Node) { d.count(n, what+"max_messages", messages, math.MaxInt32) }},
+			{name: "max_bytes", read: func(n ast.Node) { d.size(n, what+"max_bytes", bytes, math.MaxInt32) }},
+			{name: "max_age", read: func(n ast.Node) { d.duration(n, what+"max_age", age) }},
+			{name: "retention", read: func(n ast.Node) { d.duration(n, what+"retention", retention) }},
+			{name: "max_multicasts", read: func(n ast.Node) { d.count(n, what+"max_multicasts", multicasts, math.MaxInt32) }},
+		}
+	}
+	m, r, j := &q.Memory, &q.Redis, &q.NATS
 	d.slot(n, slotDurability, &q.Type, map[string][]key{
-		typeMemory: {
-			{name: "max_messages", read: func(n ast.Node) {
-				d.count(n, what+"max_messages", &q.Memory.MaxMessages, math.MaxInt32)
-			}},
-			{name: "max_bytes", read: func(n ast.Node) { d.size(n, what+"max_bytes", &q.Memory.MaxBytes, math.MaxInt32) }},
-			{name: "max_age", read: func(n ast.Node) { d.duration(n, what+"max_age", &q.Memory.MaxAge) }},
-		},
-	}, func(string) error { return nil })
+		typeMemory: bounds(&m.MaxMessages, &m.MaxBytes, &m.MaxAge, &m.Retention, &m.MaxMulticasts),
+		typeRedis: append(d.redisKeys(what, &r.Conn),
+			bounds(&r.MaxMessages, &r.MaxBytes, &r.MaxAge, &r.Retention, &r.MaxMulticasts)...),
+		typeNATS: slices.Concat(d.natsKeys(what, &j.Conn), d.streamKeys(what, &j.Replicas, &j.Storage),
+			bounds(&j.MaxMessages, &j.MaxBytes, &j.MaxAge, &j.Retention, &j.MaxMulticasts)),
+	}, func(typ string) error { return out.Durability.validate(typ, checkedName(out.Namespace)) })
 }
 
 // redisKeys are the keys of a connection to Redis, which every slot on Redis has.
@@ -131,6 +137,16 @@ func (d *decoder) natsKeys(what string, c *NATS) []key {
 		{name: "embedded", read: func(n ast.Node) { d.truth(n, what+"embedded", &c.Embedded) }},
 		{name: "listen", read: func(n ast.Node) { d.address(n, what+"listen", &c.Listen) }},
 		text("store_dir", &c.StoreDir),
+	}
+}
+
+// streamKeys are the keys of a slot that keeps something in JetStream.
+func (d *decoder) streamKeys(what string, replicas *int, storage *string) []key {
+	return []key{
+		{name: "replicas", read: func(n ast.Node) { d.count(n, what+"replicas", replicas, 5) }},
+		{name: "storage", read: func(n ast.Node) {
+			d.choice(n, what+"storage", storage, nats.StorageFile, nats.StorageMemory)
+		}},
 	}
 }
 

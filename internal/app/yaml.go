@@ -40,10 +40,10 @@ func (c Config) Masked() Config {
 	c.Namespaces = slices.Clone(c.Namespaces)
 	for i := range c.Namespaces {
 		n := &c.Namespaces[i]
-		for _, conn := range []*redis.Config{&n.Registry.Redis.Conn, &n.Messaging.Redis.Conn} {
+		for _, conn := range []*redis.Config{&n.Registry.Redis.Conn, &n.Messaging.Redis.Conn, &n.Durability.Redis.Conn} {
 			hide(&conn.Password, &conn.Sentinel.Password)
 		}
-		for _, conn := range []*NATS{&n.Registry.NATS.Conn, &n.Messaging.NATS.Conn} {
+		for _, conn := range []*NATS{&n.Registry.NATS.Conn, &n.Messaging.NATS.Conn, &n.Durability.NATS.Conn} {
 			hide(&conn.Password, &conn.Token)
 			conn.Servers = slices.Clone(conn.Servers)
 			for i, server := range conn.Servers {
@@ -60,8 +60,11 @@ func (c Config) Masked() Config {
 func (n Namespace) write(b *strings.Builder) {
 	c := n.WithDefaults()
 	fmt.Fprintf(b, "  - name: %s\n    pattern: %s\n", strconv.Quote(c.Namespace), proxy.Pattern)
-	fmt.Fprintf(b, "    timeout: %s\n    max_payload: %d\n    max_metadata: %d\n    filter:\n",
-		c.Timeout, c.MaxPayload, c.MaxMetadata)
+	fmt.Fprintf(b, "    timeout: %s\n    retry_attempts: %d\n    retry_delay: %s\n", c.Timeout, c.RetryAttempts, c.RetryDelay)
+	if c.AttemptTimeout != 0 { // else it follows from the two
+		fmt.Fprintf(b, "    attempt_timeout: %s\n", c.AttemptTimeout)
+	}
+	fmt.Fprintf(b, "    max_payload: %d\n    max_metadata: %d\n    filter:\n", c.MaxPayload, c.MaxMetadata)
 	for _, limit := range []struct {
 		name           string
 		value, ifUnset int
@@ -86,9 +89,7 @@ func (n Namespace) write(b *strings.Builder) {
 		return
 	}
 	fmt.Fprintf(b, "      durability:\n        type: %s\n", n.Durability.Type)
-	option(b, "max_messages", n.Durability.Memory.MaxMessages)
-	option(b, "max_bytes", n.Durability.Memory.MaxBytes)
-	option(b, "max_age", n.Durability.Memory.MaxAge)
+	n.Durability.write(b)
 }
 
 func (r Registry) write(b *strings.Builder) {
@@ -119,6 +120,28 @@ func (m Messaging) write(b *strings.Builder) {
 	case typeNATS:
 		writeNATS(b, m.NATS.Conn)
 		option(b, "buffer", m.NATS.Buffer)
+	}
+}
+
+func (q Durability) write(b *strings.Builder) {
+	bounds := func(messages, bytes int, age, retention time.Duration, multicasts int) {
+		option(b, "max_messages", messages)
+		option(b, "max_bytes", bytes)
+		option(b, "max_age", age)
+		option(b, "retention", retention)
+		option(b, "max_multicasts", multicasts)
+	}
+	switch q.Type {
+	case typeMemory:
+		bounds(q.Memory.MaxMessages, q.Memory.MaxBytes, q.Memory.MaxAge, q.Memory.Retention, q.Memory.MaxMulticasts)
+	case typeRedis:
+		writeRedis(b, q.Redis.Conn)
+		bounds(q.Redis.MaxMessages, q.Redis.MaxBytes, q.Redis.MaxAge, q.Redis.Retention, q.Redis.MaxMulticasts)
+	case typeNATS:
+		writeNATS(b, q.NATS.Conn)
+		option(b, "replicas", q.NATS.Replicas)
+		option(b, "storage", q.NATS.Storage)
+		bounds(q.NATS.MaxMessages, q.NATS.MaxBytes, q.NATS.MaxAge, q.NATS.Retention, q.NATS.MaxMulticasts)
 	}
 }
 

@@ -16,8 +16,8 @@ type audience struct {
 	stop    context.CancelFunc
 	reading sync.WaitGroup
 
-	mu     sync.Mutex
-	counts map[string]int // messages by id of their multicast
+	mu    sync.Mutex
+	names map[string]map[string]struct{} // the identities that a multicast came for, by its id: a repeat counts once
 }
 
 // attach subscribes for every registration and keeps the leases alive.
@@ -28,7 +28,7 @@ func attach(ctx context.Context, c *client.Client, registrations []client.Regist
 	words := fmt.Sprintf("for all of them, on %d streams that also keep the leases alive", streams)
 	step := p.begin("subscribe", words, len(registrations))
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
-	a := &audience{stop: stop, counts: make(map[string]int)}
+	a := &audience{stop: stop, names: make(map[string]map[string]struct{})}
 	for share := range slices.Chunk(registrations, (len(registrations)+streams-1)/streams) {
 		stream, err := c.Subscribe(life)
 		if err != nil {
@@ -61,7 +61,10 @@ func (a *audience) read(ctx context.Context, stream *client.Stream) {
 		names := make([]client.MessageName, len(event.Messages))
 		a.mu.Lock()
 		for i, m := range event.Messages {
-			a.counts[m.ID]++
+			if a.names[m.ID] == nil {
+				a.names[m.ID] = make(map[string]struct{})
+			}
+			a.names[m.ID][m.Identity] = struct{}{}
 			names[i] = client.MessageName{Identity: m.Identity, ID: m.ID}
 		}
 		a.mu.Unlock()
@@ -75,7 +78,7 @@ func (a *audience) read(ctx context.Context, stream *client.Stream) {
 func (a *audience) received(id string) int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.counts[id]
+	return len(a.names[id])
 }
 
 func (a *audience) close() {

@@ -2,11 +2,13 @@ package proxy
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"unicode/utf8"
 
 	patternpb "github.com/prism-data-layer/prism/gen/prism/pattern"
@@ -39,6 +41,8 @@ type ackRequest struct {
 	Acks []struct {
 		Identity  string `json:"identity"`
 		MessageID string `json:"message_id"`
+		ReplyCode uint32 `json:"reply_code"`
+		ReplyBody string `json:"reply_body"` // base64, of either alphabet, padded or not, as everywhere in this API
 	} `json:"acks"`
 }
 
@@ -66,7 +70,8 @@ func (g *gateway) ack(w http.ResponseWriter, r *http.Request, vars map[string]st
 }
 
 func readAcks(body io.Reader) (acks []*patternpb.Ack, stream string, err error) {
-	const shape = `expected {"stream": "…", "acks": [{"identity": "…", "message_id": "…"}]}`
+	const shape = `expected {"stream": "…", "acks": [{"identity": "…", "message_id": "…"}]}, ` +
+		`each ack with a "reply_code" (0 to 4294967295) and a "reply_body" (base64) if there is a reply`
 	raw, err := io.ReadAll(body)
 	if err != nil {
 		return nil, "", invalid("body", err.Error())
@@ -78,7 +83,11 @@ func readAcks(body io.Reader) (acks []*patternpb.Ack, stream string, err error) 
 	decoder := json.NewDecoder(bytes.NewReader(raw))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&req); err != nil {
-		return nil, "", invalid("body", err.Error()+"; "+shape)
+		problem := err.Error()
+		if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && wrong.Field != "" {
+			problem = wrong.Field + " cannot be a " + wrong.Value
+		}
+		return nil, "", invalid("body", problem+"; "+shape)
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
 		return nil, "", invalid("body", "goes on behind the JSON object; "+shape)
@@ -93,7 +102,22 @@ func readAcks(body io.Reader) (acks []*patternpb.Ack, stream string, err error) 
 		if a.Identity == "" || a.MessageID == "" {
 			return nil, "", invalid(fmt.Sprintf("acks/%d", i), "must have an identity and a message_id; "+shape)
 		}
-		acks = append(acks, &patternpb.Ack{Identity: a.Identity, MessageId: a.MessageID})
+		reply, err := readBase64(a.ReplyBody)
+		if err != nil {
+			return nil, "", invalid(fmt.Sprintf("acks/%d/reply_body", i), "must be base64: "+err.Error())
+		}
+		if err := checkReply(i, reply); err != nil {
+			return nil, "", err
+		}
+		acks = append(acks, &patternpb.Ack{
+			Identity: a.Identity, MessageId: a.MessageID, ReplyCode: a.ReplyCode, ReplyBody: reply,
+		})
 	}
 	return acks, req.Stream, nil
+}
+
+// readBase64 reads what protobuf's JSON reads as bytes.
+func readBase64(text string) ([]byte, error) {
+	text = strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimRight(text, "="))
+	return base64.RawStdEncoding.DecodeString(text)
 }

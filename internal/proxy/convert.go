@@ -112,8 +112,10 @@ func deliveryMode(m patternpb.Delivery_Mode) (multicastregistry.DeliveryMode, er
 		return multicastregistry.AtMostOnce, nil
 	case patternpb.Delivery_AT_LEAST_ONCE:
 		return multicastregistry.AtLeastOnce, nil
+	case patternpb.Delivery_EXACTLY_ONCE:
+		return multicastregistry.ExactlyOnce, nil
 	}
-	return "", invalid("delivery", "must be AT_MOST_ONCE or AT_LEAST_ONCE")
+	return "", invalid("delivery", "must be AT_MOST_ONCE, AT_LEAST_ONCE or EXACTLY_ONCE")
 }
 
 func deliveryOf(m multicastregistry.DeliveryMode) patternpb.Delivery_Mode {
@@ -122,22 +124,38 @@ func deliveryOf(m multicastregistry.DeliveryMode) patternpb.Delivery_Mode {
 		return patternpb.Delivery_AT_MOST_ONCE
 	case multicastregistry.AtLeastOnce:
 		return patternpb.Delivery_AT_LEAST_ONCE
+	case multicastregistry.ExactlyOnce:
+		return patternpb.Delivery_EXACTLY_ONCE
 	}
 	return patternpb.Delivery_MODE_UNSPECIFIED
 }
 
+// checkReport refuses a report that a newer client may know.
+func checkReport(which patternpb.MulticastRequest_Report) error {
+	if _, known := patternpb.MulticastRequest_Report_name[int32(which)]; !known {
+		return invalid("report", "must be ALL, UNDELIVERED or COUNTS")
+	}
+	return nil
+}
+
+// reported tells whether a report lists a target.
+func reported(t *multicastregistry.Target, which patternpb.MulticastRequest_Report) bool {
+	switch which {
+	case patternpb.MulticastRequest_COUNTS:
+		return false
+	case patternpb.MulticastRequest_UNDELIVERED:
+		return t.Status != multicastregistry.Delivered
+	}
+	return true
+}
+
 // report lists the targets that a request's report asks for.
 func report(targets []multicastregistry.Target, which patternpb.MulticastRequest_Report) []*patternpb.DeliveryStatus {
-	if which == patternpb.MulticastRequest_COUNTS {
-		return nil
-	}
 	var out []*patternpb.DeliveryStatus
 	for i := range targets {
-		t := &targets[i]
-		if which == patternpb.MulticastRequest_UNDELIVERED && t.Status == multicastregistry.Delivered {
-			continue
+		if t := &targets[i]; reported(t, which) {
+			out = append(out, deliveryStatus(t))
 		}
-		out = append(out, deliveryStatus(t))
 	}
 	return out
 }
@@ -150,6 +168,8 @@ func deliveryStatus(t *multicastregistry.Target) *patternpb.DeliveryStatus {
 		Evidence: patternpb.DeliveryStatus_Evidence(t.Evidence),
 		Reason:   patternpb.DeliveryStatus_Reason(t.Reason),
 		Attempts: uint32(t.Attempts),
+
+		ReplyCode: t.Reply.Code, ReplyBody: t.Reply.Body,
 	}
 	if t.Err != nil {
 		out.Error = clean(t.Err.Error())
@@ -163,6 +183,6 @@ func deliveryStatus(t *multicastregistry.Target) *patternpb.DeliveryStatus {
 func message(m *multicastregistry.Message) *patternpb.Message {
 	return &patternpb.Message{
 		Identity: m.Identity, MessageId: m.ID, Payload: m.Payload, ContentType: m.ContentType, SentAt: moment(m.SentAt),
-		AckWanted: m.AckTo != "", Redelivered: m.Redelivered,
+		AckWanted: m.AckTo != "", Redelivered: m.Redelivered, Once: m.Once,
 	}
 }

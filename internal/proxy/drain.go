@@ -15,28 +15,28 @@ const lastWords = time.Second
 // drainer counts the calls in flight and knows whether the server is leaving.
 type drainer struct {
 	leaving chan struct{} // closed when draining begins
-	quiet   chan struct{} // closed when, while draining, the last unary call has ended
-	empty   chan struct{} // closed when, while draining, the last unary call and the last stream have ended
+	quiet   chan struct{} // closed when, while draining, the last call has ended
+	empty   chan struct{} // closed when, while draining, the last call and the last stream have ended
 
 	mu      sync.Mutex
 	left    bool
-	unary   int
-	streams int
+	calls   int
+	streams int // of subscribers, which end when nothing more can come
 }
 
 func newDrainer() *drainer {
 	return &drainer{leaving: make(chan struct{}), quiet: make(chan struct{}), empty: make(chan struct{})}
 }
 
-// begin counts a call in; end must be called when it has ended. It refuses once draining has begun.
-func (d *drainer) begin(stream bool) (end func(), err error) {
+// begin counts a call, or a subscriber's stream, in; end must be called when it has ended. It refuses once draining has begun.
+func (d *drainer) begin(subscriber bool) (end func(), err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.left {
 		return nil, status.Error(codes.Unavailable, "the server is shutting down; call again, perhaps elsewhere")
 	}
-	count := &d.unary
-	if stream {
+	count := &d.calls
+	if subscriber {
 		count = &d.streams
 	}
 	*count++
@@ -63,7 +63,7 @@ func (d *drainer) leave() bool {
 
 // settle closes what has come true. The caller holds d.mu.
 func (d *drainer) settle() {
-	if !d.left || d.unary > 0 {
+	if !d.left || d.calls > 0 {
 		return
 	}
 	closeOnce(d.quiet)

@@ -135,7 +135,7 @@ func TestEveryRouteIsServed(t *testing.T) {
 	b := serve(t, Config{})
 	g := b.Server.http.Handler.(*gateway)
 	for _, r := range g.table {
-		path := strings.NewReplacer("{namespace}", "default", "{identity}", "a").Replace(r.path)
+		path := strings.NewReplacer("{namespace}", "default", "{identity}", "a", "{multicast_id}", "m").Replace(r.path)
 		ctx, cancel := context.WithTimeout(b.ctx, patience)
 		req, _ := http.NewRequestWithContext(ctx, r.method, b.url+path, nil)
 		resp, err := b.http.Do(req)

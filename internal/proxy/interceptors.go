@@ -79,7 +79,8 @@ func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 	defer func() { err = s.failed(ctx, info.FullMethod, err) }()
 	defer func() { err = recovered(recover(), err) }()
 	if ours(info.FullMethod) {
-		end, err := s.drain.begin(true)
+		// A stream that only the server sends on is one call with a long answer: it is waited for like a unary one.
+		end, err := s.drain.begin(info.IsClientStream)
 		if err != nil {
 			return err
 		}

@@ -46,9 +46,10 @@ type bench struct {
 
 // fill is a namespace to serve and, where it is not memory, what fills its slots.
 type fill struct {
-	cfg       multicastregistry.Config
-	registry  multicastregistry.Registry
-	messaging multicastregistry.Messaging
+	cfg        multicastregistry.Config
+	registry   multicastregistry.Registry
+	messaging  multicastregistry.Messaging
+	durability multicastregistry.Durability
 }
 
 // serve starts a server; without fills it has the namespaces "default" and "other".
@@ -59,7 +60,7 @@ func serve(t *testing.T, cfg Config, fills ...fill) *bench {
 	}
 	var coordinators []*multicastregistry.Coordinator
 	for _, f := range fills {
-		slots := multicastregistry.Slots{Registry: f.registry, Messaging: f.messaging}
+		slots := multicastregistry.Slots{Registry: f.registry, Messaging: f.messaging, Durability: f.durability}
 		if slots.Registry == nil {
 			slots.Registry = memory.NewRegistry(memory.RegistryConfig{})
 		}

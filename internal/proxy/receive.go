@@ -30,7 +30,7 @@ func (u *subscription) receive() error {
 		case *patternpb.SubscribeRequest_Detach:
 			err = u.detach(r.Detach)
 		case *patternpb.SubscribeRequest_Acks:
-			u.ack(r.Acks)
+			err = u.ack(r.Acks)
 		default:
 			err = invalid("request", "must be one of attach, detach and acks")
 		}
@@ -118,13 +118,19 @@ func (u *subscription) detach(req *patternpb.Detach) error {
 
 // ack hands acks down. One that does not arrive ends nothing: the sender learns that it has no proof. The first of a
 // stream is logged.
-func (u *subscription) ack(req *patternpb.Acks) {
-	if u.sub == nil || len(req.GetAcks()) == 0 {
-		return
-	}
+func (u *subscription) ack(req *patternpb.Acks) error {
 	answers := make([]multicastregistry.Answer, len(req.GetAcks()))
 	for i, a := range req.GetAcks() {
-		answers[i].MessageName = multicastregistry.MessageName{Identity: a.GetIdentity(), ID: a.GetMessageId()}
+		if err := checkReply(i, a.GetReplyBody()); err != nil {
+			return err
+		}
+		answers[i] = multicastregistry.Answer{
+			MessageName: multicastregistry.MessageName{Identity: a.GetIdentity(), ID: a.GetMessageId()},
+			Reply:       multicastregistry.Reply{Code: a.GetReplyCode(), Body: a.GetReplyBody()},
+		}
+	}
+	if u.sub == nil || len(answers) == 0 {
+		return nil
 	}
 	if err := u.sub.Ack(u.life, answers...); err != nil && u.life.Err() == nil {
 		if u.badAcks++; u.badAcks == 1 {
@@ -137,6 +143,16 @@ func (u *subscription) ack(req *patternpb.Acks) {
 	case u.acked <- struct{}{}:
 	default:
 	}
+	return nil
+}
+
+// checkReply refuses the reply of the ack at a place when it is too large to be carried.
+func checkReply(i int, body []byte) error {
+	if len(body) <= multicastregistry.MaxReplyBytes {
+		return nil
+	}
+	return invalid(fmt.Sprintf("acks/%d/reply_body", i),
+		fmt.Sprintf("is %d bytes long, at most %d are allowed", len(body), multicastregistry.MaxReplyBytes))
 }
 
 // confirm queues a confirmation. It waits while the client has not read the ones before.

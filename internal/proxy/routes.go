@@ -26,6 +26,7 @@ type route struct {
 func (g *gateway) routes() []route {
 	const namespace = "/v1/namespaces/{namespace}"
 	subscribe := []string{"keep_alive", "ack"}
+	page := []string{"page_size", "page_token"}
 	return []route{
 		{method: http.MethodGet, path: "/", about: "this list", serve: g.index},
 		{method: http.MethodGet, path: "/healthz", about: "200 while the process lives", serve: g.healthz},
@@ -41,11 +42,27 @@ func (g *gateway) routes() []route {
 			about: "unregister an identity",
 		},
 		{
-			method: http.MethodGet, path: namespace + "/identities", query: []string{"page_size", "page_token", "include_metadata"},
+			method: http.MethodGet, path: namespace + "/identities", query: append(page, "include_metadata"),
 			about: "list the identities",
 		},
 		{method: http.MethodPost, path: namespace + "/identities:enumerate", about: "find identities by a filter"},
 		{method: http.MethodPost, path: namespace + "/identities:multicast", about: "deliver a message to all that match a filter"},
+		{
+			method: http.MethodPost, path: namespace + "/identities:multicastStream", serve: g.multicastStream,
+			about: "the same, answered line by line as outcomes become known",
+		},
+		{
+			method: http.MethodGet, path: namespace + "/multicasts", query: page,
+			about: "list the multicasts that are kept, latest first",
+		},
+		{
+			method: http.MethodGet, path: namespace + "/multicasts/{multicast_id}", query: append(page, "report"),
+			about: "what has become of a multicast by now",
+		},
+		{
+			method: http.MethodPost, path: namespace + "/multicasts/{multicast_id}:cancel",
+			about: "withdraw what is stored and not delivered",
+		},
 		{
 			method: http.MethodGet, path: namespace + "/identities/{identity}:subscribe", query: subscribe,
 			about: "receive the messages of one identity as server-sent events", serve: g.subscribe,

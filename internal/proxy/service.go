@@ -109,43 +109,6 @@ func (s *service) Enumerate(ctx context.Context, req *patternpb.EnumerateRequest
 	return out, nil
 }
 
-// Multicast implements the RPC.
-func (s *service) Multicast(ctx context.Context, req *patternpb.MulticastRequest) (*patternpb.MulticastResponse, error) {
-	n, err := s.namespace(req.GetNamespace())
-	if err != nil {
-		return nil, err
-	}
-	match, err := expr(n.Coordinator.Config().Filter, req.GetFilter())
-	if err != nil {
-		return nil, err
-	}
-	delivery, err := deliveryMode(req.GetDelivery())
-	if err != nil {
-		return nil, err
-	}
-	timeout, err := span("timeout", req.GetTimeout())
-	if err != nil {
-		return nil, err
-	}
-	if _, known := patternpb.MulticastRequest_Report_name[int32(req.GetReport())]; !known {
-		return nil, invalid("report", "must be ALL, UNDELIVERED or COUNTS")
-	}
-	result, err := n.Coordinator.Multicast(ctx, multicastregistry.Request{
-		Filter: match, Payload: req.GetPayload(), ContentType: req.GetContentType(), Delivery: delivery, Timeout: timeout,
-	})
-	if err != nil {
-		return nil, err
-	}
-	return &patternpb.MulticastResponse{
-		MulticastId: result.ID, Revision: uint64(result.Revision), TargetCount: uint32(len(result.Targets)),
-		DeliveredCount: uint32(result.Delivered), PendingCount: uint32(result.Pending),
-		FailedCount: uint32(result.Failed), TimeoutCount: uint32(result.TimedOut),
-		Delivery: deliveryOf(result.Delivery),
-		Ended:    patternpb.MulticastResponse_Ended(result.Ended),
-		Statuses: report(result.Targets, req.GetReport()), Elapsed: durationpb.New(result.Elapsed),
-	}, nil
-}
-
 // ListNamespaces implements the RPC. A namespace whose backend does not answer is listed without its count.
 func (s *service) ListNamespaces(
 	ctx context.Context, _ *patternpb.ListNamespacesRequest,

@@ -95,7 +95,7 @@ func TestListNamespaces(t *testing.T) {
 
 func TestErrorsOfCalls(t *testing.T) {
 	b := serve(t, Config{}, fill{cfg: multicastregistry.Config{MaxPayload: 10}})
-	b.register("taken")
+	b.register("taken", "another")
 	deep := &structpb.Struct{}
 	for range 40 {
 		deep = &structpb.Struct{Fields: map[string]*structpb.Value{"a": structpb.NewStructValue(deep)}}
@@ -150,9 +150,15 @@ func TestErrorsOfCalls(t *testing.T) {
 		"enumerate elsewhere":        {enumerate(&patternpb.EnumerateRequest{Namespace: "nope"}), codes.NotFound, "", "nope"},
 		"multicast too large":        {multicast(&patternpb.MulticastRequest{Payload: make([]byte, 11)}), bad, "payload", "allows 10"},
 		"multicast content type":     {multicast(&patternpb.MulticastRequest{ContentType: "a\nb"}), bad, "content_type", "ASCII"},
-		"multicast delivery":         {multicast(&patternpb.MulticastRequest{Delivery: 3}), bad, "delivery", "AT_LEAST_ONCE"},
+		"multicast delivery":         {multicast(&patternpb.MulticastRequest{Delivery: 4}), bad, "delivery", "EXACTLY_ONCE"},
 		"multicast report":           {multicast(&patternpb.MulticastRequest{Report: 9}), bad, "report", "COUNTS"},
 		"multicast negative timeout": {multicast(&patternpb.MulticastRequest{Timeout: durationpb.New(-1)}), bad, "timeout", "negative"},
+		"multicast retry delay":      {multicast(&patternpb.MulticastRequest{RetryDelay: durationpb.New(-1)}), bad, "retry_delay", "negative"},
+		"multicast retry attempts":   {multicast(&patternpb.MulticastRequest{RetryAttempts: 21}), bad, "retry_attempts", "20"},
+		"multicast endless retries":  {multicast(&patternpb.MulticastRequest{RetryAttempts: math.MaxUint32}), bad, "retry_attempts", "20"},
+		"multicast a long key":       {multicast(&patternpb.MulticastRequest{IdempotencyKey: strings.Repeat("k", 257)}), bad, "idempotency_key", "257"},
+		"multicast a key, no ledger": {multicast(&patternpb.MulticastRequest{IdempotencyKey: "k"}), codes.FailedPrecondition, "", "durability slot"},
+		"multicast to too many":      {multicast(&patternpb.MulticastRequest{Filter: obj(t, map[string]any{}), MaxTargets: 1}), codes.ResourceExhausted, "", "nothing was sent"},
 		"multicast bad filter":       {multicast(&patternpb.MulticastRequest{Filter: obj(t, map[string]any{"$or": 1})}), bad, "filter/$or", ""},
 		"multicast elsewhere":        {multicast(&patternpb.MulticastRequest{Namespace: "nope"}), codes.NotFound, "", "nope"},
 	} {
@@ -218,12 +224,35 @@ func TestEnumsAgree(t *testing.T) {
 		"BACKEND_ERROR":     {int32(patternpb.DeliveryStatus_BACKEND_ERROR), int32(multicastregistry.BackendError)},
 		"NO_ACK":            {int32(patternpb.DeliveryStatus_NO_ACK), int32(multicastregistry.NoAck)},
 		"NOT_SENT":          {int32(patternpb.DeliveryStatus_NOT_SENT), int32(multicastregistry.NotSent)},
+		"GONE":              {int32(patternpb.DeliveryStatus_GONE), int32(multicastregistry.Gone)},
+		"EXPIRED":           {int32(patternpb.DeliveryStatus_EXPIRED), int32(multicastregistry.Expired)},
+		"WITHDRAWN":         {int32(patternpb.DeliveryStatus_WITHDRAWN), int32(multicastregistry.Withdrawn)},
+		"DRY_RUN":           {int32(patternpb.MulticastResponse_DRY_RUN), int32(multicastregistry.DryRun)},
+		"RUNNING":           {int32(patternpb.MulticastRecord_RUNNING), int32(multicastregistry.Running)},
+		"RETURNED":          {int32(patternpb.MulticastRecord_RETURNED), int32(multicastregistry.Returned)},
+		"WITHDRAWN by id":   {int32(patternpb.MulticastRecord_WITHDRAWN), int32(multicastregistry.WithdrawnByID)},
 		"COMPLETE":          {int32(patternpb.MulticastResponse_COMPLETE), int32(multicastregistry.Complete)},
 		"DEADLINE":          {int32(patternpb.MulticastResponse_DEADLINE), int32(multicastregistry.DeadlinePassed)},
 		"CANCELLED":         {int32(patternpb.MulticastResponse_CANCELLED), int32(multicastregistry.Cancelled)},
 	} {
 		if pair[0] != pair[1] {
 			t.Errorf("%s is %d on the wire, %d below", name, pair[0], pair[1])
+		}
+	}
+	// What the wire has and this table lacks would be shown wrongly.
+	for of, n := range map[string][2]int{
+		"Evidence": {len(patternpb.DeliveryStatus_Evidence_name), int(multicastregistry.Acked) + 1},
+		"Reason":   {len(patternpb.DeliveryStatus_Reason_name), int(multicastregistry.Withdrawn) + 1},
+		"Ended":    {len(patternpb.MulticastResponse_Ended_name), int(multicastregistry.DryRun) + 1},
+		"State":    {len(patternpb.MulticastRecord_State_name), int(multicastregistry.WithdrawnByID) + 1},
+	} {
+		if n[0] != n[1] {
+			t.Errorf("%s: %d values on the wire, %d below", of, n[0], n[1])
+		}
+	}
+	for _, mode := range multicastregistry.DeliveryModes() {
+		if back, err := deliveryMode(deliveryOf(mode)); err != nil || back != mode || deliveryOf(mode) == patternpb.Delivery_MODE_UNSPECIFIED {
+			t.Errorf("%s goes over the wire as %s and comes back as %s, %v", mode, deliveryOf(mode), back, err)
 		}
 	}
 }

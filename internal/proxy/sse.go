@@ -233,6 +233,7 @@ type eventMessage struct {
 	Text        *string   `json:"text,omitempty"` // the payload once more, where it is UTF-8
 	AckWanted   bool      `json:"ack_wanted"`
 	Redelivered bool      `json:"redelivered"`
+	Once        bool      `json:"once,omitempty"` // who has handled it acks it again and does nothing else
 }
 
 // messages writes a batch and returns the acks that its messages want.
@@ -244,6 +245,7 @@ func (e *eventStream) messages(batch *patternpb.Messages) (acks []*patternpb.Ack
 		data := eventMessage{
 			Identity: m.GetIdentity(), MessageID: m.GetMessageId(), ContentType: m.GetContentType(),
 			SentAt: m.GetSentAt().AsTime(), Payload: m.GetPayload(), AckWanted: m.GetAckWanted(), Redelivered: m.GetRedelivered(),
+			Once: m.GetOnce(),
 		}
 		if data.Payload == nil {
 			data.Payload = []byte{} // null would be no base64

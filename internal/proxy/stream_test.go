@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -35,6 +36,15 @@ func acksOf(identity, id string) *patternpb.SubscribeRequest {
 	return &patternpb.SubscribeRequest{Request: &patternpb.SubscribeRequest_Acks{Acks: &patternpb.Acks{
 		Acks: []*patternpb.Ack{{Identity: identity, MessageId: id}},
 	}}}
+}
+
+// repliesOf acks what nobody received, with replies of these sizes.
+func repliesOf(sizes ...int) *patternpb.SubscribeRequest {
+	acks := &patternpb.Acks{}
+	for _, n := range sizes {
+		acks.Acks = append(acks.Acks, &patternpb.Ack{Identity: "a", MessageId: "1", ReplyBody: make([]byte, n)})
+	}
+	return &patternpb.SubscribeRequest{Request: &patternpb.SubscribeRequest_Acks{Acks: acks}}
 }
 
 func TestSubscribeMessage(t *testing.T) {
@@ -103,6 +113,7 @@ func TestErrorsOfStreams(t *testing.T) {
 		"another namespace":    {[]*patternpb.SubscribeRequest{attachOf("", false, "a"), attachOf("other", false, "a")}, bad, "attach/namespace", `"default"`},
 		"an empty detach":      {[]*patternpb.SubscribeRequest{attachOf("", false, "a"), detachOf("")}, bad, "detach/identities/0", "empty"},
 		"a detach of nothing":  {[]*patternpb.SubscribeRequest{detachOf()}, bad, "detach/identities", "at least one"},
+		"a large reply":        {[]*patternpb.SubscribeRequest{attachOf("", false, "a"), acksOf("a", "1"), repliesOf(0, 4097)}, bad, "acks/1/reply_body", "4097"},
 		"a long name attached": {[]*patternpb.SubscribeRequest{attachOf("", false, strings.Repeat("x", 257))}, bad, "attach/identities/0", "257"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -288,7 +299,7 @@ func TestSlowReader(t *testing.T) {
 	payload := make([]byte, 64<<10)
 	var full int
 	for i := range 200 {
-		got, err := b.rpc.Multicast(b.ctx, &patternpb.MulticastRequest{Payload: payload, Delivery: patternpb.Delivery_AT_MOST_ONCE})
+		got, err := b.rpc.Multicast(b.ctx, &patternpb.MulticastRequest{Payload: payload, Delivery: patternpb.Delivery_AT_MOST_ONCE, RetryAttempts: 1})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -395,7 +406,15 @@ func TestBrokenSubscriptions(t *testing.T) {
 type brokenMessaging struct {
 	multicastregistry.Messaging
 	subscribe, next, add, ack error
+	publish                   error // of every message
 	panics                    bool
+}
+
+func (m *brokenMessaging) Publish(ctx context.Context, messages []multicastregistry.Message) []error {
+	if m.publish != nil {
+		return slices.Repeat([]error{m.publish}, len(messages))
+	}
+	return m.Messaging.Publish(ctx, messages)
 }
 
 func (m *brokenMessaging) Subscribe(ctx context.Context, topics ...string) (multicastregistry.Subscription, error) {

@@ -18,9 +18,10 @@ type consumer struct {
 	ready      chan struct{} // there is something to take
 	gone       chan struct{} // closed by Close
 
-	topics map[string]*queue
-	due    []*queue // held queues with something to take
-	closed bool
+	seats    map[string]*seat   // by topic
+	due      []*queue           // held queues with something to take
+	standing map[*seat]struct{} // where it stood by when it came, and has not learned yet that there is nothing to catch up on
+	closed   bool
 }
 
 // Add implements multicastregistry.Subscription.
@@ -35,15 +36,19 @@ func (c *consumer) Add(ctx context.Context, topics ...string) error {
 		return io.EOF
 	}
 	for _, topic := range topics {
-		if c.topics[topic] != nil {
+		if c.seats[topic] != nil {
 			continue
 		}
 		q := d.queue(topic)
-		c.topics[topic] = q
-		q.consumers = append(q.consumers, c)
-		if q.consumers[0] == c {
+		s := &seat{consumer: c, queue: q, behind: true, until: d.sequence}
+		c.seats[topic] = s
+		q.seats = append(q.seats, s)
+		if q.seats[0] == s {
 			q.tell()
+			continue
 		}
+		c.standing[s] = struct{}{}
+		wake(c.ready)
 	}
 	return nil
 }
@@ -57,20 +62,22 @@ func (c *consumer) Remove(ctx context.Context, topics ...string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, topic := range topics {
-		if q := c.topics[topic]; q != nil {
-			c.leave(q)
+		if s := c.seats[topic]; s != nil {
+			c.leave(s)
 		}
 	}
 	return nil
 }
 
-func (c *consumer) leave(q *queue) {
-	delete(c.topics, q.topic)
-	if q.due && q.consumers[0] == c {
+func (c *consumer) leave(s *seat) {
+	q := s.queue
+	delete(c.seats, q.topic)
+	delete(c.standing, s)
+	if q.due && q.seats[0] == s {
 		q.due = false
 		c.due = slices.DeleteFunc(c.due, func(other *queue) bool { return other == q })
 	}
-	q.leave(c)
+	q.leave(s)
 	c.durability.forgetIdle(q)
 }
 
@@ -80,7 +87,7 @@ func (c *consumer) Next(ctx context.Context) (multicastregistry.Batch, error) {
 		if err := ctx.Err(); err != nil {
 			return multicastregistry.Batch{}, err
 		}
-		if batch := c.take(); len(batch.Messages) > 0 || batch.Dropped > 0 {
+		if batch := c.take(); len(batch.Messages) > 0 || batch.Dropped > 0 || len(batch.CaughtUp) > 0 {
 			return batch, nil
 		}
 		select {
@@ -97,13 +104,25 @@ func (c *consumer) take() multicastregistry.Batch {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var batch multicastregistry.Batch
-	oldest := time.Now().Add(-d.cfg.MaxAge)
-	for len(c.due) > 0 && len(batch.Messages) < batchSize {
+	for s := range c.standing {
+		if s.behind && s.queue.seats[0] != s { // else it holds the queue by now, which is due
+			s.behind = false
+			batch.CaughtUp = append(batch.CaughtUp, s.queue.topic)
+		}
+	}
+	clear(c.standing)
+	now := time.Now()
+	oldest := now.Add(-d.cfg.MaxAge)
+	for len(c.due) > 0 && len(batch.Messages) < batchSize && len(batch.CaughtUp) < batchSize {
 		q := c.due[0]
-		q.dropOlder(oldest)
+		q.dropOlder(oldest, now)
 		batch.Dropped += q.dropped
 		q.dropped = 0
 		batch.Messages = q.take(batch.Messages, batchSize)
+		if s := q.seats[0]; s.behind && q.caughtUp(s.until) {
+			s.behind = false
+			batch.CaughtUp = append(batch.CaughtUp, q.topic)
+		}
 		if q.next == len(q.stored) {
 			q.due = false
 			c.due = c.due[1:]
@@ -126,8 +145,8 @@ func (c *consumer) Close() error {
 		q.due = false
 	}
 	c.due = nil
-	for _, q := range c.topics {
-		c.leave(q)
+	for _, s := range c.seats {
+		c.leave(s)
 	}
 	return nil
 }

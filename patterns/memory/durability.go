@@ -17,17 +17,25 @@ const (
 	DefaultMaxMessages = 10_000
 	DefaultMaxBytes    = 64 << 20
 	DefaultMaxAge      = 24 * time.Hour
+
+	DefaultRetention     = 24 * time.Hour
+	DefaultMaxMulticasts = 10_000
 )
 
-// DurabilityConfig bounds the queue of each identity.
+// DurabilityConfig bounds the queue of each identity, and what is kept of multicasts.
 type DurabilityConfig struct {
 	// MaxMessages is the most messages stored for one identity. Default (0): DefaultMaxMessages.
 	MaxMessages int
 	// MaxBytes is the most bytes of payload stored for one identity. Default (0): DefaultMaxBytes.
 	MaxBytes int
-	// MaxAge is how long a message is stored. Older ones are dropped, and counted to the consumer of a queue that still
-	// stores something; the count of a queue that has become empty goes with it. Default (0): DefaultMaxAge.
+	// MaxAge is how long a message is stored. Older ones are dropped, and counted to the next consumer; for a queue that
+	// stores nothing else and that nobody consumes the count is kept for as long again. Default (0): DefaultMaxAge.
 	MaxAge time.Duration
+	// Retention is how long the record of a multicast is kept, from its beginning. Default (0): DefaultRetention.
+	Retention time.Duration
+	// MaxMulticasts is the most records that are kept; the oldest go first. They also do when all records together take more
+	// than 256 MiB. Default (0): DefaultMaxMulticasts.
+	MaxMulticasts int
 }
 
 // Validate returns an InvalidError that names the field with an impossible value.
@@ -38,13 +46,21 @@ func (c DurabilityConfig) Validate() error {
 	if err := atLeastZero("max_bytes", c.MaxBytes); err != nil {
 		return err
 	}
-	return atLeastZero("max_age", int(c.MaxAge))
+	if err := atLeastZero("max_age", int(c.MaxAge)); err != nil {
+		return err
+	}
+	if err := atLeastZero("retention", int(c.Retention)); err != nil {
+		return err
+	}
+	return atLeastZero("max_multicasts", c.MaxMulticasts)
 }
 
 // Durability keeps messages in one queue for each topic, as long as the process lives; a topic for which nothing is stored
 // and that nobody consumes takes no memory. A topic's queue is held by one consumer at a time, the first that came; the
-// others stand by. The zero value is not usable; see NewDurability.
+// others stand by. It keeps the records of multicasts as well. The zero value is not usable; see NewDurability.
 type Durability struct {
+	ledger
+
 	cfg DurabilityConfig
 
 	mu       sync.Mutex // guards everything, consumers and queues included; never held while anybody waits
@@ -56,6 +72,8 @@ type Durability struct {
 
 var (
 	_ multicastregistry.Durability = (*Durability)(nil)
+	_ multicastregistry.Recaller   = (*Durability)(nil)
+	_ multicastregistry.Ledger     = (*Durability)(nil)
 	_ multicastregistry.Pinger     = (*Durability)(nil)
 )
 
@@ -70,7 +88,13 @@ func NewDurability(cfg DurabilityConfig) *Durability {
 	if cfg.MaxAge == 0 {
 		cfg.MaxAge = DefaultMaxAge
 	}
-	return &Durability{cfg: cfg, queues: make(map[string]*queue)}
+	if cfg.Retention == 0 {
+		cfg.Retention = DefaultRetention
+	}
+	if cfg.MaxMulticasts == 0 {
+		cfg.MaxMulticasts = DefaultMaxMulticasts
+	}
+	return &Durability{ledger: newLedger(cfg.Retention, cfg.MaxMulticasts), cfg: cfg, queues: make(map[string]*queue)}
 }
 
 const (
@@ -104,8 +128,11 @@ func (d *Durability) sweep(now time.Time) {
 	for range min(sweepQueues, len(d.all)) {
 		d.swept = (d.swept + 1) % len(d.all)
 		q := d.all[d.swept]
-		if q.dropOlder(now.Add(-d.cfg.MaxAge)) {
+		if q.dropOlder(now.Add(-d.cfg.MaxAge), now) {
 			q.tell()
+		}
+		if q.dropped > 0 && len(q.seats) == 0 && now.Sub(q.droppedAt) > d.cfg.MaxAge {
+			q.dropped = 0
 			d.forgetIdle(q)
 		}
 		if len(d.all) == 0 {
@@ -120,7 +147,7 @@ func (d *Durability) enqueue(m multicastregistry.Message, now time.Time) error {
 			m.Identity, multicastregistry.ErrTooLarge, len(m.Payload), d.cfg.MaxBytes)
 	}
 	q := d.queue(m.Topic)
-	q.dropOlder(now.Add(-d.cfg.MaxAge))
+	q.dropOlder(now.Add(-d.cfg.MaxAge), now)
 	if _, stored := q.ids[m.ID]; stored {
 		return nil
 	}
@@ -137,7 +164,7 @@ func (d *Durability) enqueue(m multicastregistry.Message, now time.Time) error {
 func (d *Durability) queue(topic string) *queue {
 	q := d.queues[topic]
 	if q == nil {
-		q = &queue{topic: topic, ids: make(map[string]struct{}), listed: len(d.all)}
+		q = &queue{topic: topic, ids: make(map[string]uint64), listed: len(d.all)}
 		d.queues[topic] = q
 		d.all = append(d.all, q)
 	}
@@ -146,7 +173,10 @@ func (d *Durability) queue(topic string) *queue {
 
 // Consume implements multicastregistry.Durability.
 func (d *Durability) Consume(ctx context.Context, topics ...string) (multicastregistry.Subscription, error) {
-	c := &consumer{durability: d, topics: make(map[string]*queue), ready: make(chan struct{}, 1), gone: make(chan struct{})}
+	c := &consumer{
+		durability: d, ready: make(chan struct{}, 1), gone: make(chan struct{}),
+		seats: make(map[string]*seat), standing: make(map[*seat]struct{}),
+	}
 	if err := c.Add(ctx, topics...); err != nil {
 		return nil, err
 	}
@@ -200,9 +230,57 @@ func (d *Durability) Purge(ctx context.Context, topic string) (int, error) {
 	return n, nil
 }
 
-// forgetIdle removes a queue that holds nothing and that nobody consumes. The caller holds d.mu.
+// Stored implements multicastregistry.Recaller.
+func (d *Durability) Stored(ctx context.Context, messages []multicastregistry.Message) ([]bool, error) {
+	return d.each(ctx, messages, func(q *queue, id string) bool {
+		_, stored := q.ids[id]
+		return stored
+	})
+}
+
+// Withdraw implements multicastregistry.Recaller.
+func (d *Durability) Withdraw(ctx context.Context, messages []multicastregistry.Message) ([]bool, error) {
+	return d.each(ctx, messages, func(q *queue, id string) bool {
+		sequence, stored := q.ids[id]
+		if stored {
+			q.ack(sequence)
+		}
+		return stored
+	})
+}
+
+// each looks at the queues of messages, a few at a time, and returns the answers. What is too old is dropped before. It never
+// stops half-way: a context that ends meanwhile is passed over.
+func (d *Durability) each(
+	ctx context.Context, messages []multicastregistry.Message, answer func(q *queue, id string) bool,
+) ([]bool, error) {
+	answers := make([]bool, 0, len(messages))
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	for chunk := range slices.Chunk(messages, storedAtOnce) {
+		d.mu.Lock()
+		now := time.Now()
+		for i := range chunk {
+			q := d.queues[chunk[i].Topic]
+			if q == nil {
+				answers = append(answers, false)
+				continue
+			}
+			if q.dropOlder(now.Add(-d.cfg.MaxAge), now) {
+				q.tell()
+			}
+			answers = append(answers, answer(q, chunk[i].ID))
+			d.forgetIdle(q)
+		}
+		d.mu.Unlock()
+	}
+	return answers, nil
+}
+
+// forgetIdle removes a queue that holds nothing, not even a count, and that nobody consumes. The caller holds d.mu.
 func (d *Durability) forgetIdle(q *queue) {
-	if len(q.ids) > 0 || len(q.consumers) > 0 {
+	if len(q.ids) > 0 || len(q.seats) > 0 || q.dropped > 0 {
 		return
 	}
 	delete(d.queues, q.topic)

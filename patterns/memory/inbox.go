@@ -36,7 +36,11 @@ func (m *Messaging) Ack(ctx context.Context, acks []multicastregistry.Ack) []err
 		if in == nil {
 			continue
 		}
-		if !in.Put(multicastregistry.Receipt{Token: token}) {
+		receipt := multicastregistry.Receipt{Token: token, Reply: ack.Reply}
+		if ack.Gone {
+			receipt = multicastregistry.Receipt{Token: token, Err: multicastregistry.ErrGone}
+		}
+		if !in.Put(receipt) {
 			results[i] = fmt.Errorf("memory: ack: %w: its sender reads too slowly", multicastregistry.ErrQueueFull)
 		}
 		if in.Claim() {

@@ -14,15 +14,24 @@ const compactFrom = 64
 // queue holds what is stored for one topic. The Durability's lock guards it.
 type queue struct {
 	topic     string
-	listed    int             // place among all queues
-	stored    []storedMessage // by sequence; acked ones stay until they reach the front or are too many
-	acked     int             // how many of stored
-	ids       map[string]struct{}
+	listed    int               // place among all queues
+	stored    []storedMessage   // by sequence; acked ones stay until they reach the front or are too many
+	acked     int               // how many of stored
+	ids       map[string]uint64 // sequences of what is stored, by id
 	bytes     int
-	next      int         // place in stored of the first message that the holder has not got yet
-	dropped   uint64      // by age, and not reported yet
-	consumers []*consumer // the first holds the queue, the others stand by
-	due       bool        // the holder has it among what is due
+	next      int       // place in stored of the first message that the holder has not got yet
+	dropped   uint64    // by age, and not reported yet
+	droppedAt time.Time // when the last of them was
+	seats     []*seat   // the consumer on the first holds the queue, the others stand by
+	due       bool      // the holder has it among what is due
+}
+
+// seat is the place of a consumer at a queue.
+type seat struct {
+	consumer *consumer
+	queue    *queue
+	behind   bool   // the consumer is to learn that it has caught up
+	until    uint64 // which it has when it got this sequence
 }
 
 type storedMessage struct {
@@ -35,15 +44,15 @@ type storedMessage struct {
 
 func (q *queue) append(m multicastregistry.Message, sequence uint64, now time.Time) {
 	q.stored = append(q.stored, storedMessage{message: m, sequence: sequence, at: now})
-	q.ids[m.ID] = struct{}{}
+	q.ids[m.ID] = sequence
 	q.bytes += len(m.Payload)
 	q.tell()
 }
 
 // tell lets the holder know that there is something to take.
 func (q *queue) tell() {
-	if len(q.consumers) > 0 && (q.next < len(q.stored) || q.dropped > 0) {
-		holder := q.consumers[0]
+	if len(q.seats) > 0 && (q.next < len(q.stored) || q.dropped > 0 || q.seats[0].behind) {
+		holder := q.seats[0].consumer
 		if !q.due {
 			q.due = true
 			holder.due = append(holder.due, q)
@@ -66,6 +75,11 @@ func (q *queue) take(to []multicastregistry.Message, limit int) []multicastregis
 		to = append(to, m)
 	}
 	return to
+}
+
+// caughtUp tells whether the holder has got everything up to a sequence, as far as it is still stored.
+func (q *queue) caughtUp(until uint64) bool {
+	return q.next == len(q.stored) || q.stored[q.next].sequence > until
 }
 
 // ack removes one message.
@@ -117,7 +131,7 @@ func (q *queue) trim() {
 }
 
 // dropOlder removes and counts what was stored before an instant, and tells whether that was anything.
-func (q *queue) dropOlder(than time.Time) bool {
+func (q *queue) dropOlder(than, now time.Time) bool {
 	before := len(q.ids)
 	for i := range q.stored {
 		if !q.stored[i].at.Before(than) {
@@ -130,6 +144,7 @@ func (q *queue) dropOlder(than time.Time) bool {
 	dropped := before - len(q.ids)
 	if dropped > 0 {
 		q.dropped += uint64(dropped)
+		q.droppedAt = now
 		q.trim()
 	}
 	return dropped > 0
@@ -141,9 +156,9 @@ func (q *queue) clear() {
 }
 
 // leave takes a consumer off. When it held the queue, the next one gets everything that is not acked.
-func (q *queue) leave(c *consumer) {
-	held := len(q.consumers) > 0 && q.consumers[0] == c
-	q.consumers = slices.DeleteFunc(q.consumers, func(other *consumer) bool { return other == c })
+func (q *queue) leave(s *seat) {
+	held := len(q.seats) > 0 && q.seats[0] == s
+	q.seats = slices.DeleteFunc(q.seats, func(other *seat) bool { return other == s })
 	if held {
 		q.next = 0
 		q.tell()

@@ -17,6 +17,8 @@ var (
 	_ multicastregistry.Registry = (*Registry)(nil)
 	_ multicastregistry.Header   = (*Registry)(nil)
 	_ multicastregistry.Counter  = (*Registry)(nil)
+	_ multicastregistry.Prober   = (*Registry)(nil)
+	_ multicastregistry.Finder   = (*Registry)(nil)
 	_ multicastregistry.Pinger   = (*Registry)(nil)
 )
 
@@ -192,26 +194,45 @@ func (r *Registry) Delete(ctx context.Context, id string, only multicastregistry
 // identity is read, checked and copied when its turn comes.
 func (r *Registry) Scan(ctx context.Context, match *filter.Expr) iter.Seq2[multicastregistry.Identity, error] {
 	return func(yield func(multicastregistry.Identity, error) bool) {
-		r.mu.RLock()
-		list := slices.Clone(r.list)
-		r.mu.RUnlock()
-		err := ctx.Err()
-		for i := 0; i < len(list) && err == nil; i++ {
-			current := list[i].identity.Load()
-			if current == nil || !filter.Match(match, current.Metadata) || !live(current, time.Now()) {
-				if i%scanCheck == 0 {
-					err = ctx.Err()
-				}
-				continue
-			}
-			if err = ctx.Err(); err == nil && !yield(handOut(current), nil) {
-				return
-			}
-		}
+		err := r.walk(ctx, match, func(i *multicastregistry.Identity) bool { return yield(handOut(i), nil) })
 		if err != nil {
-			yield(multicastregistry.Identity{}, fmt.Errorf("memory: scan: %w", err))
+			yield(multicastregistry.Identity{}, err)
 		}
 	}
+}
+
+// Find implements multicastregistry.Finder.
+func (r *Registry) Find(ctx context.Context, match *filter.Expr) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		err := r.walk(ctx, match, func(i *multicastregistry.Identity) bool { return yield(i.ID, nil) })
+		if err != nil {
+			yield("", err)
+		}
+	}
+}
+
+// walk calls visit for every live match until that returns false.
+func (r *Registry) walk(ctx context.Context, match *filter.Expr, visit func(*multicastregistry.Identity) bool) error {
+	r.mu.RLock()
+	list := slices.Clone(r.list)
+	r.mu.RUnlock()
+	err := ctx.Err()
+	for i := 0; i < len(list) && err == nil; i++ {
+		current := list[i].identity.Load()
+		if current == nil || !filter.Match(match, current.Metadata) || !live(current, time.Now()) {
+			if i%scanCheck == 0 {
+				err = ctx.Err()
+			}
+			continue
+		}
+		if err = ctx.Err(); err == nil && !visit(current) {
+			return nil
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("memory: scan: %w", err)
+	}
+	return nil
 }
 
 // Head implements multicastregistry.Header. Puts, renewals, deletions and swept expiries are changes.
@@ -235,6 +256,27 @@ func (r *Registry) Count(ctx context.Context) (int, error) {
 		r.sweep(time.Now())
 		r.mu.Unlock()
 	}
+}
+
+// Live implements multicastregistry.Prober.
+func (r *Registry) Live(ctx context.Context, ids []string) ([]bool, error) {
+	found := make([]bool, 0, len(ids))
+	for chunk := range slices.Chunk(ids, scanCheck) {
+		if err := ctx.Err(); err != nil {
+			return nil, fmt.Errorf("memory: live: %w", err)
+		}
+		r.mu.RLock()
+		now := time.Now()
+		for _, id := range chunk {
+			e := r.entries[id]
+			found = append(found, e != nil && live(e.identity.Load(), now))
+		}
+		r.mu.RUnlock()
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("memory: live: %w", err)
+	}
+	return found, nil
 }
 
 // Ping implements multicastregistry.Pinger: memory is never away.

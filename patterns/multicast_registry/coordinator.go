@@ -32,10 +32,16 @@ type Coordinator struct {
 
 	head    Header  // nil when the registry has no revisions
 	counter Counter // nil when the registry cannot count
+	prober  Prober  // nil when the registry cannot look identities up
+	finder  Finder  // nil when the registry cannot evaluate filters exactly
+
+	ledger   Ledger // nil when multicasts are not kept; so is the recaller then
+	recaller Recaller
 
 	inbox   Inbox
 	mu      sync.Mutex
-	flights map[uint64]*flight // multicasts that wait for acks, by number
+	flights map[uint64]*flight // multicasts under way, by number
+	ids     ids
 	flown   atomic.Uint64      // number of the latest flight
 
 	stop    context.CancelFunc
@@ -59,6 +65,13 @@ func Open(ctx context.Context, cfg Config, slots Slots) (*Coordinator, error) {
 	c := &Coordinator{cfg: cfg, slots: slots, inbox: inbox, flights: make(map[uint64]*flight)}
 	c.head, _ = slots.Registry.(Header)
 	c.counter, _ = slots.Registry.(Counter)
+	c.prober, _ = slots.Registry.(Prober)
+	c.finder, _ = slots.Registry.(Finder)
+	if recaller, ok := slots.Durability.(Recaller); ok {
+		if c.ledger, ok = slots.Durability.(Ledger); ok {
+			c.recaller = recaller
+		}
+	}
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	c.stop = stop
 	c.running.Go(func() { c.readInbox(life) })
@@ -129,6 +142,9 @@ func (c *Coordinator) Unregister(ctx context.Context, id string, only Revision) 
 		return false, err
 	}
 	existed, err = c.slots.Registry.Delete(ctx, id, only)
+	if existed {
+		c.unregistered(id)
+	}
 	if err != nil || c.slots.Durability == nil || only != 0 && !existed {
 		return existed, err
 	}
@@ -222,12 +238,9 @@ func fitting(identities []Identity, most int) int {
 
 // matches returns every live identity that matches, ordered by name, and the revision they reflect at the least.
 func (c *Coordinator) matches(ctx context.Context, match *filter.Expr) ([]Identity, Revision, error) {
-	var revision Revision
-	if c.head != nil {
-		var err error
-		if revision, err = c.head.Head(ctx); err != nil {
-			return nil, 0, err
-		}
+	revision, err := c.revision(ctx)
+	if err != nil {
+		return nil, 0, err
 	}
 	var found []Identity
 	for identity, err := range c.slots.Registry.Scan(ctx, match) {
@@ -240,6 +253,40 @@ func (c *Coordinator) matches(ctx context.Context, match *filter.Expr) ([]Identi
 	}
 	slices.SortFunc(found, func(a, b Identity) int { return cmp.Compare(a.ID, b.ID) })
 	return found, revision, nil
+}
+
+// names is matches for those who need no more than the names.
+func (c *Coordinator) names(ctx context.Context, match *filter.Expr) (found []string, revision Revision, err error) {
+	if revision, err = c.revision(ctx); err != nil {
+		return nil, 0, err
+	}
+	if c.finder == nil {
+		for identity, err := range c.slots.Registry.Scan(ctx, match) {
+			if err != nil {
+				return nil, 0, err
+			}
+			if filter.Match(match, identity.Metadata) {
+				found = append(found, identity.ID)
+			}
+		}
+	} else {
+		for name, err := range c.finder.Find(ctx, match) {
+			if err != nil {
+				return nil, 0, err
+			}
+			found = append(found, name)
+		}
+	}
+	slices.Sort(found)
+	return found, revision, nil
+}
+
+// revision is the one that what is read from now on reflects at the least; 0 when the registry has none.
+func (c *Coordinator) revision(ctx context.Context) (Revision, error) {
+	if c.head == nil {
+		return 0, nil
+	}
+	return c.head.Head(ctx)
 }
 
 // A page token is the last identity of the page before, so that it stays good whatever is registered meanwhile.

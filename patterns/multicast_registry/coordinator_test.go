@@ -265,6 +265,16 @@ func (r brokenRegistry) Scan(ctx context.Context, f *filter.Expr) iter.Seq2[mr.I
 	}
 }
 
+func (r brokenRegistry) Find(ctx context.Context, f *filter.Expr) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		for identity, err := range r.Scan(ctx, f) {
+			if !yield(identity.ID, err) {
+				return
+			}
+		}
+	}
+}
+
 func (r brokenRegistry) Head(ctx context.Context) (mr.Revision, error) {
 	head, err := r.Registry.Head(ctx)
 	return head, errors.Join(err, r.head)

@@ -3,120 +3,189 @@ package multicastregistry
 import (
 	"context"
 	"errors"
-	"strconv"
-	"strings"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
+// How a multicast flies: its targets are handed to the messaging slot in chunks, a few chunks at a time (this file); every
+// result of Publish and every receipt from the inbox (inbox.go) settles one target, or plans its next attempt (retry.go);
+// meanwhile the registry is asked whether the targets that are still open are registered at all (presence.go). The flight ends
+// with its last open target, with the deadline, or with the caller.
+
 const (
 	// chunkSize is how many messages are handed to the messaging slot at once.
-	chunkSize = 256
+	chunkSize = 1024
 	// chunksAtOnce bounds the chunks of one multicast that are being published at the same time.
-	chunksAtOnce = 4
+	chunksAtOnce = 2
 )
 
-// flight is one multicast under way. Its targets are settled, each once, by the results of Publish and by receipts from
-// the inbox; whichever comes first counts, except that an ack always does: it is proof.
+// flight is one multicast under way. Its targets are settled, each once, by the results of Publish and by receipts from the
+// inbox; whichever comes first counts, except that an ack always does: it is proof.
 type flight struct {
 	number    uint64
 	messaging Messaging
 	namespace string
 	message   Message // what all targets get, without identity, topic and ack address
 	inbox     Inbox   // nil when no acks are wanted
+	retry     retry
+	start     time.Time
+	observed  bool               // somebody wants to know of outcomes as they become final
+	cancel    context.CancelFunc // ends the flight, see cancelled
+	cancelled atomic.Bool        // by the multicast's id
 
-	mu      sync.Mutex
-	targets []Target
-	sent    []time.Time // when each target's message was handed over; zero before
-	open    int         // targets that are not settled
-	landed  bool        // the result was taken; nothing changes any more
-	done    chan struct{}
+	done       chan struct{} // closed when no target is open
+	wake       chan struct{} // there is news, or an attempt is due earlier than before
+	publishing sync.WaitGroup
+
+	mu       sync.Mutex
+	targets  []Target
+	attempts []attempt // of the targets, in the same order
+	open     int       // targets that are not settled
+	due      time.Duration
+	news     []int // targets that became Delivered, which is final, since the last look; if observed
+	landed   bool  // the result was taken; nothing changes any more
+}
+
+// attempt is how far the delivery to one target is. Times are since the flight's start; 0 is none.
+type attempt struct {
+	sent time.Duration // when the message was handed over last
+	due  time.Duration // when to hand it over again
+	// reached counts the attempts that may have reached somebody. Receipts can come before results: it may be off by one
+	// below for a moment.
+	reached int
+	// reason and err are why the latest attempt failed, if it did.
+	reason Reason
+	err    error
 }
 
 // launch makes a flight and, when it wants acks, a place for the receipts to come back to.
-func (c *Coordinator) launch(message Message, acks bool, matches []Identity) *flight {
+func (c *Coordinator) launch(
+	message Message, req *Request, start time.Time, names []string, cancel context.CancelFunc,
+) *flight {
 	f := &flight{
 		number: c.flown.Add(1), messaging: c.slots.Messaging, namespace: c.cfg.Namespace, message: message,
-		targets: make([]Target, len(matches)), sent: make([]time.Time, len(matches)),
-		open: len(matches), done: make(chan struct{}),
+		retry: newRetry(c.cfg, req), start: start, observed: req.Settled != nil, cancel: cancel,
+		targets: make([]Target, len(names)), attempts: make([]attempt, len(names)), open: len(names),
+		done: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
-	for i := range matches {
-		f.targets[i].Identity = matches[i].ID
+	for i := range names {
+		f.targets[i].Identity = names[i]
 	}
 	if f.open == 0 {
 		close(f.done)
-		return f
 	}
-	if acks {
+	if req.Delivery.acked() {
 		f.inbox = c.inbox
-		c.mu.Lock()
-		c.flights[f.number] = f
-		c.mu.Unlock()
 	}
+	c.mu.Lock()
+	c.flights[f.number] = f
+	c.mu.Unlock()
 	return f
 }
 
-// publish hands all messages over, in chunks. It returns when the backend has answered for all of them or ctx has ended.
-func (f *flight) publish(ctx context.Context) {
-	var next atomic.Int64
-	work := func() {
-		for ctx.Err() == nil {
-			from := int(next.Add(chunkSize)) - chunkSize
-			if from >= len(f.targets) {
-				return
-			}
-			f.publishChunk(ctx, from, min(from+chunkSize, len(f.targets)))
+// fly hands all messages over and returns when the last target is settled or ctx has ended, and nothing is being published
+// any more. The outcomes that become final meanwhile go to settled.
+func (c *Coordinator) fly(ctx context.Context, f *flight, settled func([]Target)) {
+	defer f.publishing.Wait()
+	all := make([]int, len(f.targets))
+	for i := range all {
+		all[i] = i
+	}
+	f.publish(ctx, all)
+	p := c.watchPresence(f)
+	defer p.stop()
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		again, news, next := f.turn()
+		if len(again) > 0 {
+			f.publish(ctx, again)
+		}
+		if len(news) > 0 {
+			settled(news)
+		}
+		timer.Reset(next)
+		select {
+		case <-f.done:
+			return
+		case <-ctx.Done():
+			return
+		case <-f.wake:
+		case <-timer.C:
+		case <-p.due():
+			p.look(ctx)
 		}
 	}
-	var others sync.WaitGroup
-	for range min(chunksAtOnce, (len(f.targets)+chunkSize-1)/chunkSize) - 1 {
-		others.Go(work)
-	}
-	work()
-	others.Wait()
 }
 
-func (f *flight) publishChunk(ctx context.Context, from, to int) {
-	messages := make([]Message, to-from)
-	for i := range messages {
-		m := &messages[i]
+// turn takes what is due to be handed over again and what there is to tell, and says how long there is until something will
+// be due.
+func (f *flight) turn() (again []int, news []Target, next time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	again, next = f.takeDue(time.Since(f.start))
+	return again, f.takeNews(), next
+}
+
+// takeNews returns the targets that became Delivered since the last call. The caller holds f.mu.
+func (f *flight) takeNews() (news []Target) {
+	for _, i := range f.news {
+		news = append(news, f.targets[i])
+	}
+	f.news = f.news[:0]
+	return news
+}
+
+// publish begins to hand the messages of some targets over, in chunks.
+func (f *flight) publish(ctx context.Context, which []int) {
+	if len(which) == 0 {
+		return
+	}
+	chunks := slices.Collect(slices.Chunk(which, chunkSize))
+	var next atomic.Int64
+	for range min(chunksAtOnce, len(chunks)) {
+		f.publishing.Go(func() {
+			for ctx.Err() == nil {
+				n := int(next.Add(1)) - 1
+				if n >= len(chunks) {
+					return
+				}
+				f.publishChunk(ctx, chunks[n])
+			}
+		})
+	}
+}
+
+func (f *flight) publishChunk(ctx context.Context, which []int) {
+	messages := make([]Message, len(which))
+	for n, i := range which {
+		m := &messages[n]
 		*m = f.message
-		m.Identity = f.targets[from+i].Identity
+		m.Identity = f.targets[i].Identity // never changes
 		m.Topic = Topic(f.namespace, m.Identity)
 		if f.inbox != nil {
-			m.AckTo = f.inbox.Address(f.token(from + i))
+			m.AckTo = f.inbox.Address(f.token(i))
 		}
 	}
-	now := time.Now()
+	now := time.Since(f.start)
 	f.mu.Lock()
-	for i := from; i < to; i++ {
-		f.sent[i] = now
-		f.targets[i].Attempts++
+	for _, i := range which {
+		f.handOver(i, now)
 	}
 	f.mu.Unlock()
 	results := f.messaging.Publish(ctx, messages)
-	now = time.Now()
+	now = time.Since(f.start)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for i, err := range results {
-		switch {
-		case err != nil:
-			f.settle(from+i, f.failure(err), now)
-		case f.inbox == nil:
-			f.settle(from+i, Target{Status: Delivered, Evidence: Accepted}, now)
+	for n, err := range results {
+		if err == nil {
+			f.accepted(which[n], now)
+		} else {
+			f.failed(which[n], err, now)
 		}
 	}
-}
-
-// failure turns the error of one message into an outcome. Without acks, what the backend did not accept has failed. With
-// acks, an error that leaves the outcome open counts as such.
-func (f *flight) failure(err error) Target {
-	t := Target{Status: Failed, Reason: reasonOf(err), Err: err}
-	if f.inbox != nil && t.Reason == BackendError && !errors.Is(err, ErrUnavailable) {
-		t.Status = Timeout
-	}
-	return t
 }
 
 func reasonOf(err error) Reason {
@@ -132,14 +201,18 @@ func reasonOf(err error) Reason {
 }
 
 // settle sets the outcome of one target. The caller holds f.mu.
-func (f *flight) settle(i int, outcome Target, now time.Time) {
+func (f *flight) settle(i int, outcome Target, now time.Duration) {
 	t := &f.targets[i]
 	open := t.Status == 0
 	if f.landed || !open && (outcome.Status != Delivered || t.Status == Delivered) {
 		return
 	}
-	t.Status, t.Evidence, t.Reason, t.Err = outcome.Status, outcome.Evidence, outcome.Reason, outcome.Err
-	t.Latency = now.Sub(f.sent[i])
+	t.Status, t.Evidence, t.Reason, t.Err, t.Reply = outcome.Status, outcome.Evidence, outcome.Reason, outcome.Err, outcome.Reply
+	t.Latency = now - f.attempts[i].sent
+	if f.observed && t.Status == Delivered {
+		f.news = append(f.news, i)
+		signal(f.wake)
+	}
 	if !open {
 		return
 	}
@@ -149,36 +222,32 @@ func (f *flight) settle(i int, outcome Target, now time.Time) {
 	}
 }
 
-// wait returns when the last target is settled or ctx has ended.
-func (f *flight) wait(ctx context.Context) {
-	select {
-	case <-f.done:
-	case <-ctx.Done():
-	}
-}
-
-// land takes the flight's targets for good, whatever receipts still come. Those that are open become Timeout, or Failed
-// where the message was never handed over. It tells whether none was open.
-func (c *Coordinator) land(f *flight) (complete bool) {
+// land takes the flight's targets for good, whatever receipts still come. What is open becomes Timeout where somebody may have
+// received it, and Failed elsewhere. It tells whether nothing was open, and returns the news that nobody has looked at.
+func (c *Coordinator) land(f *flight) (complete bool, news []Target) {
 	c.mu.Lock()
 	delete(c.flights, f.number)
 	c.mu.Unlock()
-	now := time.Now()
+	now := time.Since(f.start)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	complete = f.open == 0
+	news, complete = f.takeNews(), f.open == 0
 	for i := range f.targets {
+		t, a := &f.targets[i], &f.attempts[i]
 		switch {
-		case f.targets[i].Status != 0:
-		case f.sent[i].IsZero():
-			t := &f.targets[i]
+		case t.Status != 0:
+		case t.Attempts == 0:
 			t.Status, t.Reason, t.Err = Failed, NotSent, errNotSent
-		default:
+		case a.reached > 0 && a.reason != BackendError:
 			f.settle(i, Target{Status: Timeout, Reason: NoAck, Err: errNoAck}, now)
+		case a.reached > 0: // what became of the latest attempt is unknown
+			f.settle(i, Target{Status: Timeout, Reason: a.reason, Err: a.err}, now)
+		default:
+			f.settle(i, Target{Status: Failed, Reason: a.reason, Err: a.err}, now)
 		}
 	}
 	f.landed = true
-	return complete
+	return complete, news
 }
 
 var (
@@ -186,50 +255,14 @@ var (
 	errNoAck   = errors.New("no subscriber acknowledged the message in time")
 )
 
-// A token leads a receipt to its target: the flight's number and the target's place, in base 36.
-func (f *flight) token(i int) string {
-	return strconv.FormatUint(f.number, 36) + "." + strconv.FormatUint(uint64(i), 36)
-}
-
-func parseToken(token string) (number, i uint64, ok bool) {
-	a, b, found := strings.Cut(token, ".")
-	number, err1 := strconv.ParseUint(a, 36, 64)
-	i, err2 := strconv.ParseUint(b, 36, 64)
-	return number, i, found && err1 == nil && err2 == nil
-}
-
-// readInbox settles targets as receipts come in, until the inbox is closed.
-func (c *Coordinator) readInbox(ctx context.Context) {
-	for {
-		receipts, err := c.inbox.Next(ctx)
-		if err != nil {
-			return
-		}
-		now := time.Now()
-		for _, r := range receipts {
-			c.receive(r, now)
-		}
-	}
-}
-
-// receive settles the target of one receipt. Receipts of multicasts that have returned, and tokens that were never given
-// out, lead nowhere.
-func (c *Coordinator) receive(r Receipt, now time.Time) {
-	number, i, ok := parseToken(r.Token)
-	if !ok {
-		return
-	}
+// find returns the flight of a multicast that is under way in this process, else nil.
+func (c *Coordinator) find(id string) *flight {
 	c.mu.Lock()
-	f := c.flights[number]
-	c.mu.Unlock()
-	if f == nil || i >= uint64(len(f.targets)) {
-		return
+	defer c.mu.Unlock()
+	for _, f := range c.flights {
+		if f.message.ID == id {
+			return f
+		}
 	}
-	outcome := Target{Status: Delivered, Evidence: Acked}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if r.Err != nil {
-		outcome = f.failure(r.Err)
-	}
-	f.settle(int(i), outcome, now)
+	return nil
 }

@@ -2,9 +2,6 @@ package multicastregistry
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -13,10 +10,10 @@ import (
 	"github.com/prism-data-layer/prism/patterns/multicast_registry/filter"
 )
 
-// How a multicast flows: the targets are resolved once; their messages go to the messaging slot in chunks, a few chunks
-// at a time; every result and every receipt settles one target of the flight (flight.go); the call returns when the last
-// target is settled, when the deadline passes, or when the caller leaves. What nobody received is then stored, if there
-// is a durability slot.
+// How a multicast flows: the targets are resolved once; where multicasts are kept, its record begins, and an idempotency key
+// that was used before ends it with the first result (ledger.go); its messages fly (flight.go) until the last target is
+// settled, the deadline passes, or the caller leaves; what nobody acknowledged is then stored, if there is a durability slot
+// (store.go); and the record gets the result.
 
 // Request is what Multicast takes.
 type Request struct {
@@ -60,35 +57,84 @@ func (c *Coordinator) Multicast(ctx context.Context, req Request) (*Result, erro
 	}
 	waiting, cancel := withMargin(ctx, start, req.Timeout)
 	defer cancel()
-	matches, revision, err := c.matches(waiting, req.Filter)
+	names, revision, err := c.names(waiting, req.Filter)
 	switch {
 	case err != nil && waiting.Err() != nil && ctx.Err() == nil:
 		return nil, fmt.Errorf("nothing was sent: the timeout of %s passed while the targets were looked up: %w", req.Timeout, err)
 	case err != nil:
 		return nil, err
+	case req.MaxTargets > 0 && len(names) > req.MaxTargets:
+		return nil, fmt.Errorf("max_targets: %w: %d identities match, at most %d are allowed; nothing was sent",
+			ErrQuota, len(names), req.MaxTargets)
+	case req.DryRun:
+		return dryRun(&req, names, revision, start), nil
 	}
 	message := Message{
-		ID: newID(start), ContentType: req.ContentType, Payload: req.Payload, SentAt: start.Truncate(time.Millisecond),
+		ID: c.ids.next(start), ContentType: req.ContentType, Payload: req.Payload, SentAt: start.Truncate(time.Millisecond),
+		Once: req.Delivery == ExactlyOnce,
 	}
-	f := c.launch(message, req.Delivery.acked(), matches)
-	f.publish(waiting)
-	f.wait(waiting)
-	complete := c.land(f)
+	entry, earlier, err := c.enter(waiting, &req, &message, start)
+	if err != nil || earlier != nil {
+		return earlier, err
+	}
+	if req.Began != nil {
+		req.Began(message.ID, revision, len(names))
+	}
+	flying, end := context.WithCancel(waiting)
+	defer end()
+	f := c.launch(message, &req, start, names, end)
+	c.fly(flying, f, req.Settled)
+	complete, news := c.land(f)
 
 	result := &Result{ID: message.ID, Revision: revision, Targets: f.targets, Delivery: req.Delivery, Ended: Complete}
 	switch {
 	case complete:
-	case errors.Is(ctx.Err(), context.Canceled):
+	case f.cancelled.Load(), errors.Is(ctx.Err(), context.Canceled):
 		result.Ended = Cancelled
 	default:
 		result.Ended = DeadlinePassed
 	}
-	if req.Delivery.acked() && result.Ended != Cancelled {
-		c.store(ctx, message, result.Targets)
+	if c.slots.Durability != nil && req.Delivery.acked() && result.Ended != Cancelled {
+		c.store(ctx, f)
+		entry.withdrawIfCancelled(ctx, f.targets)
 	}
 	result.count()
 	result.Elapsed = time.Since(start)
+	entry.finish(ctx, result)
+	req.settledLast(news, f)
 	return result, nil
+}
+
+// dryRun is the result of a request that asks only who is meant.
+func dryRun(req *Request, names []string, revision Revision, start time.Time) *Result {
+	result := &Result{
+		Revision: revision, TargetCount: len(names), Targets: make([]Target, len(names)), Delivery: req.Delivery,
+		Ended: DryRun,
+	}
+	for i := range names {
+		result.Targets[i].Identity = names[i]
+	}
+	if req.Settled != nil && len(names) > 0 {
+		req.Settled(result.Targets)
+	}
+	result.Elapsed = time.Since(start)
+	return result
+}
+
+// settledLast tells of the outcomes that became final with the end of the multicast: those that are not Delivered, after the
+// ones that are and that nobody was told of.
+func (r *Request) settledLast(news []Target, f *flight) {
+	if r.Settled == nil {
+		return
+	}
+	for i := range f.targets {
+		if f.targets[i].Status != Delivered {
+			news = append(news, f.targets[i])
+		}
+	}
+	if len(news) > 0 {
+		r.Settled(news)
+	}
 }
 
 // completed checks a request and puts the namespace's defaults into it.
@@ -114,6 +160,21 @@ func (c *Coordinator) completed(req Request) (Request, error) {
 	if req.Timeout < 0 {
 		return req, invalid("timeout", "must not be negative")
 	}
+	if req.RetryAttempts < 0 || req.RetryAttempts > MaxRetryAttempts {
+		return req, invalid("retry_attempts", "must be 1 to %d, or 0 for the namespace's", MaxRetryAttempts)
+	}
+	if req.RetryDelay < 0 {
+		return req, invalid("retry_delay", "must not be negative")
+	}
+	if req.MaxTargets < 0 {
+		return req, invalid("max_targets", "must not be negative")
+	}
+	if len(req.IdempotencyKey) > MaxKeyBytes {
+		return req, invalid("idempotency_key", "is %d bytes long, at most %d are allowed", len(req.IdempotencyKey), MaxKeyBytes)
+	}
+	if req.IdempotencyKey != "" && c.ledger == nil {
+		return req, c.keepsNone()
+	}
 	return req, nil
 }
 
@@ -138,50 +199,3 @@ func withMargin(ctx context.Context, start time.Time, timeout time.Duration) (co
 	return context.WithDeadline(ctx, end)
 }
 
-// store hands what was not delivered, but might be, to the durability slot. Targets that it takes become Pending and keep
-// the reason; the others keep their status.
-func (c *Coordinator) store(ctx context.Context, message Message, targets []Target) {
-	if c.slots.Durability == nil {
-		return
-	}
-	var messages []Message
-	var at []int
-	for i, t := range targets {
-		if t.Status == Delivered || t.Reason == PayloadTooLarge {
-			continue
-		}
-		m := message
-		m.Identity, m.Topic = t.Identity, Topic(c.cfg.Namespace, t.Identity)
-		messages, at = append(messages, m), append(at, i)
-	}
-	if len(messages) == 0 {
-		return
-	}
-	// The wait may have used up the request's timeout; storing has its own, within the caller's deadline.
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
-	defer cancel()
-	for i, err := range c.slots.Durability.Enqueue(ctx, messages) {
-		t := &targets[at[i]]
-		if err == nil {
-			t.Status, t.Evidence = Pending, Stored
-			continue
-		}
-		if t.Status == Failed {
-			t.Reason = reasonOf(err)
-		}
-		t.Err = errors.Join(t.Err, err)
-	}
-}
-
-// newID returns a version 7 UUID: unique, and ordered by time.
-func newID(now time.Time) string {
-	var u [16]byte
-	_, _ = rand.Read(u[6:]) // documented never to fail
-	var ms [8]byte
-	binary.BigEndian.PutUint64(ms[:], uint64(now.UnixMilli()))
-	copy(u[:6], ms[2:])
-	u[6] = u[6]&0x0f | 0x70
-	u[8] = u[8]&0x3f | 0x80
-	h := hex.EncodeToString(u[:])
-	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
-}

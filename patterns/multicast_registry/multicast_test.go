@@ -289,16 +289,16 @@ func TestMulticastStalledBackend(t *testing.T) {
 		slots := memorySlots()
 		slots.Messaging = stalled{slots.Messaging}
 		c := open(t, mr.Config{Timeout: time.Second}, slots)
-		register(t, c, 2000, nil)
+		register(t, c, 3000, nil)
 		result, err := c.Multicast(t.Context(), mr.Request{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		checkResult(t, result, ids(2000))
-		if result.TimedOut != 1024 || result.Failed != 976 || result.Ended != mr.DeadlinePassed {
+		checkResult(t, result, ids(3000))
+		if result.TimedOut != 2048 || result.Failed != 952 || result.Ended != mr.DeadlinePassed {
 			t.Errorf("%d timed out, %d failed, ended %d", result.TimedOut, result.Failed, result.Ended)
 		}
-		if last := result.Targets[1999]; last.Reason != mr.NotSent || last.Attempts != 0 || last.Latency != 0 {
+		if last := result.Targets[2999]; last.Reason != mr.NotSent || last.Attempts != 0 || last.Latency != 0 {
 			t.Errorf("the last target: %+v", last)
 		}
 	})

@@ -123,13 +123,23 @@ type Result struct {
 	Replies map[uint32]int
 	// Replayed says that this is the result of an earlier request with the same idempotency key.
 	Replayed bool
+	// Unrecorded says why the record of this multicast could not be stored where multicasts are kept. The result is what it is.
+	Unrecorded error
 }
 
 // count sets the counts from the targets.
 func (r *Result) count() {
 	var n [Timeout + 1]int
+	r.Replies = nil
 	for i := range r.Targets {
-		n[r.Targets[i].Status]++
+		t := &r.Targets[i]
+		n[t.Status]++
+		if t.Evidence == Acked {
+			if r.Replies == nil {
+				r.Replies = make(map[uint32]int)
+			}
+			r.Replies[t.Reply.Code]++
+		}
 	}
 	r.TargetCount = len(r.Targets)
 	r.Delivered, r.Pending, r.Failed, r.TimedOut = n[Delivered], n[Pending], n[Failed], n[Timeout]

@@ -79,6 +79,12 @@ type Prober interface {
 	Live(ctx context.Context, ids []string) ([]bool, error)
 }
 
+// Finder is an optional ability of a registry that evaluates filters itself, exactly.
+type Finder interface {
+	// Find yields the names of the live identities that match, as Scan would yield the identities.
+	Find(ctx context.Context, match *filter.Expr) iter.Seq2[string, error]
+}
+
 // Changes is an optional ability of a registry: a feed of its changes, from which a reader keeps an exact copy.
 type Changes interface {
 	// Changes yields what has changed after a position, then what changes, as it happens, without a gap, until the context

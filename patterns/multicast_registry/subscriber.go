@@ -7,13 +7,21 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 )
+
+// How a subscriber works: one goroutine takes messages from the messaging slot and one from the durability slot, and both hand
+// events to Next, one at a time. An identity that was just attached is catching up until the durability slot has said that all
+// that was stored has come; its live messages wait behind it, so that a sender's messages arrive in order (catchup.go). Acks go
+// where their messages came from; those of stored ones are noted in the ledger, too. What is detached, or left when the
+// subscriber closes, without an ack is given back to its sender.
 
 // Event is what a subscriber receives at once. At least one field is set.
 type Event struct {
 	// Messages in order of arrival.
 	Messages []Message
-	// Dropped counts the messages lost since the event before because the subscriber read too slowly.
+	// Dropped counts the messages lost since the event before: because the subscriber read too slowly, or because they were
+	// stored for too long.
 	Dropped uint64
 	// LeasesLost names identities whose lease can no longer be kept alive, because they are not registered (any more).
 	LeasesLost []string
@@ -48,10 +56,17 @@ type Subscriber struct {
 	stop    context.CancelFunc
 	running sync.WaitGroup
 
+	emitting sync.Mutex // held while what one slot yielded is handed on, so that the other waits its turn
+	catchup  catchup
+
 	mu      sync.Mutex
 	unacked unacked
 	broken  error // why a source ended before Close
+	closed  bool
 }
+
+// giveBackTimeout bounds the giving back of messages that were not acked.
+const giveBackTimeout = 2 * time.Second
 
 // Subscribe returns a subscriber with no identities attached yet. The context covers the call; Close ends the subscriber.
 func (c *Coordinator) Subscribe(ctx context.Context) (*Subscriber, error) {
@@ -67,10 +82,10 @@ func (c *Coordinator) Subscribe(ctx context.Context) (*Subscriber, error) {
 	}
 	s.life, s.stop = context.WithCancel(context.WithoutCancel(ctx))
 	s.keeper = newKeeper(c.slots.Registry)
-	s.running.Go(func() { s.pump(s.live, false) })
+	s.running.Go(func() { s.end(s.pumpLive()) })
 	s.running.Go(func() { s.keeper.run(s.life) })
 	if s.stored != nil {
-		s.running.Go(func() { s.pump(s.stored, true) })
+		s.running.Go(func() { s.end(s.pumpStored()) })
 	}
 	return s, nil
 }
@@ -82,6 +97,9 @@ func (s *Subscriber) Attach(ctx context.Context, keepAlive bool, ids ...string) 
 	topics, err := s.topics(ids)
 	if err != nil {
 		return err
+	}
+	if s.stored != nil {
+		s.catchup.begin(topics)
 	}
 	if err := s.live.Add(ctx, topics...); err != nil {
 		return err
@@ -99,7 +117,8 @@ func (s *Subscriber) Attach(ctx context.Context, keepAlive bool, ids ...string) 
 	return nil
 }
 
-// Detach stops receiving the messages of identities. Messages that arrived before may still come out of Next.
+// Detach stops receiving the messages of identities. Messages that arrived before may still come out of Next, and be acked;
+// but the senders of those that are not acked by now are told that this subscriber has left.
 func (s *Subscriber) Detach(ctx context.Context, ids ...string) error {
 	topics, err := s.topics(ids)
 	if err != nil {
@@ -109,10 +128,17 @@ func (s *Subscriber) Detach(ctx context.Context, ids ...string) error {
 	if err := s.live.Remove(ctx, topics...); err != nil {
 		return err
 	}
+	s.catchup.forget(topics)
+	var errStored error
 	if s.stored != nil {
-		return s.stored.Remove(ctx, topics...)
+		errStored = s.stored.Remove(ctx, topics...)
 	}
-	return nil
+	gone := make(map[string]bool, len(ids))
+	for _, id := range ids {
+		gone[id] = true
+	}
+	s.giveBack(ctx, func(name MessageName) bool { return gone[name.Identity] })
+	return errStored
 }
 
 func (s *Subscriber) topics(ids []string) ([]string, error) {
@@ -140,37 +166,78 @@ func (s *Subscriber) Next(ctx context.Context) (Event, error) {
 		case <-ctx.Done():
 			return Event{}, ctx.Err()
 		case <-s.life.Done():
-			return Event{}, s.end()
+			return Event{}, s.reason()
 		}
 	}
 }
 
-// end returns why the subscriber ended.
-func (s *Subscriber) end() error {
+// reason returns why the subscriber ended.
+func (s *Subscriber) reason() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return cmp.Or(s.broken, io.EOF)
 }
 
-// pump carries what one slot's subscription yields into events, and remembers where the acks go.
-func (s *Subscriber) pump(from Subscription, stored bool) {
+// end ends the subscriber because a slot gave a subscription up.
+func (s *Subscriber) end(err error) {
+	s.mu.Lock()
+	if s.life.Err() == nil && s.broken == nil {
+		s.broken = fmt.Errorf("subscription ended: %w", err)
+	}
+	s.mu.Unlock()
+	s.stop()
+}
+
+// pumpLive carries what the messaging slot yields into events.
+func (s *Subscriber) pumpLive() error {
 	for {
-		batch, err := from.Next(s.life)
+		batch, err := s.live.Next(s.life)
 		if err != nil {
-			s.mu.Lock()
-			if s.life.Err() == nil && s.broken == nil {
-				s.broken = fmt.Errorf("subscription ended: %w", err)
-			}
-			s.mu.Unlock()
-			s.stop()
-			return
+			return err
 		}
-		s.remember(batch.Messages, stored)
-		select {
-		case s.events <- Event{Messages: batch.Messages, Dropped: batch.Dropped}:
-		case <-s.life.Done():
-			return
+		s.emitting.Lock()
+		messages, dropped := s.catchup.hold(batch.Messages)
+		err = s.emit(Event{Messages: messages, Dropped: batch.Dropped + dropped}, false)
+		s.emitting.Unlock()
+		if err != nil {
+			return err
 		}
+	}
+}
+
+// pumpStored carries what the durability slot yields into events, and behind it what came live meanwhile.
+func (s *Subscriber) pumpStored() error {
+	for {
+		patience, cancel := context.WithTimeout(s.life, catchupPatience)
+		batch, err := s.stored.Next(patience)
+		cancel()
+		silent := err != nil && s.life.Err() == nil && errors.Is(err, context.DeadlineExceeded)
+		if err != nil && !silent {
+			return err
+		}
+		s.emitting.Lock()
+		err = s.emit(Event{Messages: batch.Messages, Dropped: batch.Dropped}, true)
+		if err == nil {
+			err = s.emit(Event{Messages: s.catchup.release(batch.CaughtUp, silent)}, false)
+		}
+		s.emitting.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// emit hands an event to Next, after noting where its acks go. The caller holds s.emitting.
+func (s *Subscriber) emit(e Event, stored bool) error {
+	if len(e.Messages) == 0 && e.Dropped == 0 {
+		return nil
+	}
+	s.remember(e.Messages, stored)
+	select {
+	case s.events <- e:
+		return nil
+	case <-s.life.Done():
+		return s.life.Err()
 	}
 }
 
@@ -207,13 +274,42 @@ func (s *Subscriber) Ack(ctx context.Context, answers ...Answer) error {
 		errs = s.c.slots.Messaging.Ack(ctx, live)
 	}
 	if len(stored) > 0 {
-		errs = append(errs, s.c.slots.Durability.Ack(ctx, stored)...)
+		errs = append(errs, s.c.ackStored(ctx, stored)...)
 	}
 	return errors.Join(errs...)
 }
 
-// Close ends the subscriber: it receives nothing more, and keeps no lease alive. Stored messages that it did not ack go to
-// the next one. Closing again does nothing.
+// ackStored notes in the ledger that stored messages were acked, and removes them. In this order: whoever finds no message
+// any more finds the note.
+func (c *Coordinator) ackStored(ctx context.Context, acks []Ack) []error {
+	var errs []error
+	if c.ledger != nil {
+		now := time.Now()
+		settlements := make([]Settlement, len(acks))
+		for i, ack := range acks {
+			settlements[i] = acknowledged(ack.ID, ack.Identity, ack.Reply, now)
+		}
+		errs = c.ledger.Settle(ctx, settlements)
+	}
+	return append(errs, c.slots.Durability.Ack(ctx, acks)...)
+}
+
+// giveBack tells the senders of messages that came live and were not acked that this subscriber has left. Nobody waits for
+// that to succeed: a sender that is not told has its own patience.
+func (s *Subscriber) giveBack(ctx context.Context, which func(MessageName) bool) {
+	s.mu.Lock()
+	acks := s.unacked.giveBack(which)
+	s.mu.Unlock()
+	if len(acks) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveBackTimeout)
+	defer cancel()
+	s.c.slots.Messaging.Ack(ctx, acks)
+}
+
+// Close ends the subscriber: it receives nothing more, and keeps no lease alive. Messages that it did not ack go to the next
+// one, or back to their senders. Closing again does nothing.
 func (s *Subscriber) Close() error {
 	s.stop()
 	err := s.live.Close()
@@ -221,5 +317,12 @@ func (s *Subscriber) Close() error {
 		err = errors.Join(err, s.stored.Close())
 	}
 	s.running.Wait()
+	s.mu.Lock()
+	again := s.closed
+	s.closed = true
+	s.mu.Unlock()
+	if !again {
+		s.giveBack(context.Background(), func(MessageName) bool { return true })
+	}
 	return err
 }

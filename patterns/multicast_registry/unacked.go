@@ -16,6 +16,7 @@ type unacked struct {
 type ackAddress struct {
 	live, stored string
 	arrival      uint64
+	givenBack    bool // the sender was told that it will not be acked, though it still may
 }
 
 // arrival is the place of a message in the order.
@@ -32,7 +33,7 @@ func (u *unacked) add(name MessageName, to string, stored bool) {
 	if stored {
 		address.stored = to
 	} else {
-		address.live = to
+		address.live, address.givenBack = to, false
 	}
 	if !known {
 		u.arrivals++
@@ -68,4 +69,16 @@ func (u *unacked) take(name MessageName) ackAddress {
 func (u *unacked) waits(a arrival) bool {
 	address, known := u.addresses[a.name]
 	return known && address.arrival == a.number
+}
+
+// giveBack returns, as acks that are none, the messages that came live, were not acked, and were not given back before.
+func (u *unacked) giveBack(which func(MessageName) bool) (acks []Ack) {
+	for name, address := range u.addresses {
+		if address.live != "" && !address.givenBack && which(name) {
+			acks = append(acks, Ack{To: address.live, Identity: name.Identity, ID: name.ID, Gone: true})
+			address.givenBack = true
+			u.addresses[name] = address
+		}
+	}
+	return acks
 }

@@ -157,10 +157,10 @@ func (f *feed) hear(m *nats.Msg) {
 
 // begin asks for the state of both streams, the log first: what changes after the bucket's head comes behind the log's end.
 func (f *feed) begin(ctx context.Context) (log, bucket streamInfo, err error) {
-	if log, err = f.r.log.info(ctx, false, 0); err != nil {
+	if log, err = f.r.log.info(ctx, "", 0); err != nil {
 		return log, bucket, err
 	}
-	if bucket, err = f.r.bucket.info(ctx, false, 0); err != nil {
+	if bucket, err = f.r.bucket.info(ctx, "", 0); err != nil {
 		return log, bucket, err
 	}
 	f.epoch = strconv.FormatInt(bucket.Created.UnixNano(), 36) + "-" + strconv.FormatInt(log.Created.UnixNano(), 36)
@@ -296,7 +296,7 @@ func (f *feed) tail(ctx context.Context) error {
 
 // ask asks for the head, which the next Synced has to reach.
 func (f *feed) ask(ctx context.Context) error {
-	info, err := f.r.bucket.info(ctx, false, 0)
+	info, err := f.r.bucket.info(ctx, "", 0)
 	if err != nil {
 		return err
 	}

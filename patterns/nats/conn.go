@@ -38,6 +38,7 @@ type Conn struct {
 	broken atomic.Uint64 // writes that failed, see epoch
 	watch  watches       // of refusals by the server
 	router *router       // brings messages to subscriptions
+	pipe   pipe          // of requests
 }
 
 // Open connects to one of the servers. The first connection must succeed, within the context and Timeout: ErrUnavailable

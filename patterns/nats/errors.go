@@ -72,7 +72,7 @@ func sentinelOf(err error) error {
 		if ours := apiCodes[api.ErrorCode]; ours != nil {
 			return ours
 		}
-		if api.Code == 503 {
+		if api.Code == 503 || api.Code == 429 {
 			return multicastregistry.ErrUnavailable
 		}
 	}
@@ -109,13 +109,14 @@ func (c *Conn) ended(ctx context.Context, err error) error {
 // unknownError says that a message may have reached the server or not. It hides the sentinel of its cause, of which
 // ErrUnavailable would say that the message did not.
 type unknownError struct {
+	op       string
 	identity string
 	cause    error
 }
 
 // Error returns the text.
 func (e *unknownError) Error() string {
-	return fmt.Sprintf("nats: publish to %q: the outcome is unknown: %v", e.identity, e.cause)
+	return fmt.Sprintf("nats: %s %q: the outcome is unknown: %v", e.op, e.identity, e.cause)
 }
 
 // Is holds for the error of a context that ended.

@@ -16,7 +16,12 @@ const (
 	headerID          = "Prism-Message-Id"
 	headerContentType = "Content-Type"
 	headerSentAt      = "Prism-Sent-At"
+	headerDelivery    = "Prism-Delivery" // deliveryOnce, or absent
+	headerReplyCode   = "Prism-Reply-Code"
+	headerGone        = "Prism-Gone" // flagged, or absent
 
+	deliveryOnce = "exactly-once"
+	flagged      = "true"
 	sentAtLayout = "2006-01-02T15:04:05.000Z07:00"
 )
 
@@ -27,18 +32,24 @@ const headerReserve = 4 << 10
 type headerWriter struct {
 	id, contentType string
 	sentAt          time.Time
+	once            bool
 	header          nats.Header
 }
 
 // of returns the headers of a message, good until the next call.
 func (w *headerWriter) of(m *multicastregistry.Message) nats.Header {
-	if w.header != nil && m.ID == w.id && m.ContentType == w.contentType && m.SentAt.Equal(w.sentAt) {
+	if w.header != nil && m.ID == w.id && m.ContentType == w.contentType && m.Once == w.once && m.SentAt.Equal(w.sentAt) {
 		return w.header
 	}
-	w.id, w.contentType = m.ID, m.ContentType
+	w.id, w.contentType, w.once = m.ID, m.ContentType, m.Once
 	if w.header == nil {
-		w.header = make(nats.Header, 3)
+		w.header = make(nats.Header, 4)
 	}
+	delivery := ""
+	if m.Once {
+		delivery = deliveryOnce
+	}
+	w.set(headerDelivery, delivery)
 	w.set(headerID, escape(m.ID))
 	w.set(headerContentType, escape(m.ContentType))
 	if !m.SentAt.Equal(w.sentAt) || w.header[headerSentAt] == nil {
@@ -73,6 +84,7 @@ type headerReader struct {
 // read sets what a message's headers say, and makes up what a foreign publisher has left out.
 func (r *headerReader) read(h nats.Header, m *multicastregistry.Message) {
 	m.ID, m.ContentType = unescape(first(h, headerID)), unescape(first(h, headerContentType))
+	m.Once = first(h, headerDelivery) == deliveryOnce
 	if m.ID == "" {
 		m.ID = unescape(first(h, nats.MsgIdHdr))
 	}

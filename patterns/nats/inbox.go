@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/nats-io/nats.go"
@@ -69,8 +70,12 @@ func (in *inbox) take(m *nats.Msg) {
 	switch {
 	case len(m.Data) == 0 && first(m.Header, statusHeader) == noResponders:
 		receipt.Err = fmt.Errorf("nats: publish: %w", multicastregistry.ErrNoSubscriber)
-	case fromStream(m.Data):
+	case fromStream(m):
 		return
+	case len(m.Header) > 0 && first(m.Header, headerGone) == flagged:
+		receipt.Err = fmt.Errorf("nats: receive: %w: its subscriber gave the message back", multicastregistry.ErrGone)
+	default:
+		receipt.Reply = replyOf(m)
 	}
 	in.receipts.Put(receipt)
 	if in.receipts.Claim() {
@@ -79,9 +84,39 @@ func (in *inbox) take(m *nats.Msg) {
 }
 
 // fromStream tells whether a reply is that of a JetStream stream which captures the topic: it has stored the message, and says
-// nothing of the recipient.
-func fromStream(reply []byte) bool {
-	return bytes.HasPrefix(reply, []byte(`{"stream":"`)) || bytes.HasPrefix(reply, []byte(`{"error":{`))
+// nothing of the recipient. A reply of ours that looks like that has a header.
+func fromStream(m *nats.Msg) bool {
+	if !bytes.HasPrefix(m.Data, []byte(`{"stream":"`)) && !bytes.HasPrefix(m.Data, []byte(`{"error":{`)) {
+		return false
+	}
+	return len(m.Header[headerReplyCode]) == 0
+}
+
+// replyOf returns what a recipient answers, ours or a foreign one, who may have more to say than fits.
+func replyOf(m *nats.Msg) (reply multicastregistry.Reply) {
+	if len(m.Data) > 0 {
+		n := min(len(m.Data), multicastregistry.MaxReplyBytes)
+		reply.Body = m.Data[:n:n]
+	}
+	if len(m.Header) > 0 {
+		code, err := strconv.ParseUint(first(m.Header, headerReplyCode), 10, 32)
+		if err == nil {
+			reply.Code = uint32(code)
+		}
+	}
+	return reply
+}
+
+// answer makes a message of an ack. That of a plain one is as small as can be.
+func answer(out *nats.Msg, ack *multicastregistry.Ack) {
+	*out = nats.Msg{Subject: ack.To}
+	switch {
+	case ack.Gone:
+		out.Header = nats.Header{headerGone: {flagged}}
+	case ack.Reply.Code != 0 || len(ack.Reply.Body) > 0:
+		out.Header = nats.Header{headerReplyCode: {strconv.FormatUint(uint64(ack.Reply.Code), 10)}}
+		out.Data = ack.Reply.Body
+	}
 }
 
 // Address implements multicastregistry.Inbox.
@@ -103,8 +138,8 @@ func (in *inbox) Close() error {
 	return nil
 }
 
-// Ack implements multicastregistry.Messaging: an empty reply to each address, and one flush. Addresses that are not those of
-// an inbox reach nothing.
+// Ack implements multicastregistry.Messaging: a message to each address, empty for a plain ack, and one flush. Addresses that
+// are not those of an inbox reach nothing.
 func (m *Messaging) Ack(ctx context.Context, acks []multicastregistry.Ack) []error {
 	results := make([]error, len(acks))
 	c := m.conn
@@ -113,12 +148,17 @@ func (m *Messaging) Ack(ctx context.Context, acks []multicastregistry.Ack) []err
 		failed = c.down()
 	}
 	written := make([]int, 0, len(acks))
+	var out nats.Msg
 	for i, ack := range acks {
 		switch {
 		case failed != nil:
 			results[i] = wrap("ack", ack.Identity, failed)
+		case len(ack.Reply.Body) > multicastregistry.MaxReplyBytes:
+			results[i] = fmt.Errorf("nats: ack %q: %w: a reply of %d bytes, %d are the limit",
+				ack.Identity, multicastregistry.ErrTooLarge, len(ack.Reply.Body), multicastregistry.MaxReplyBytes)
 		case c.takesAcks(ack.To):
-			if err := c.nc.Publish(ack.To, nil); err != nil {
+			answer(&out, &acks[i])
+			if err := c.nc.PublishMsg(&out); err != nil {
 				results[i] = wrap("ack", ack.Identity, err)
 				continue
 			}

@@ -153,7 +153,7 @@ func (b *batch) fail(from int, reason error) {
 func (b *batch) unknown(reason error) {
 	for i := range b.messages {
 		if b.results[i] == nil {
-			b.results[i] = &unknownError{identity: b.messages[i].Identity, cause: reason}
+			b.results[i] = &unknownError{op: "publish to", identity: b.messages[i].Identity, cause: reason}
 		}
 	}
 }

@@ -20,6 +20,7 @@ import (
 var (
 	_ multicastregistry.Registry = (*Registry)(nil)
 	_ multicastregistry.Header   = (*Registry)(nil)
+	_ multicastregistry.Prober   = (*Registry)(nil)
 	_ multicastregistry.Changes  = (*Registry)(nil)
 	_ multicastregistry.Pinger   = (*Registry)(nil)
 )
@@ -151,7 +152,7 @@ func openRegistry(ctx context.Context, conn *Conn, cfg RegistryConfig, lag time.
 		told:   "prism-changes." + cfg.Namespace,
 	}
 	r.clock = newClock(func(ctx context.Context) error {
-		_, err := r.bucket.info(ctx, false, 0)
+		_, err := r.bucket.info(ctx, "", 0)
 		return err
 	}, conn.epoch, time.Now)
 	r.bucket.clock = r.clock
@@ -172,7 +173,7 @@ func (r *Registry) ensure(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := r.supported(ctx, js); err != nil {
+	if err := r.conn.supported(ctx, js); err != nil {
 		return w.instead(ctx, err)
 	}
 	storage := jetstream.FileStorage
@@ -200,16 +201,16 @@ func (r *Registry) ensure(ctx context.Context) error {
 }
 
 // supported returns an error that says what the server lacks.
-func (r *Registry) supported(ctx context.Context, js jetstream.JetStream) error {
-	limited, cancel := r.conn.within(ctx)
+func (c *Conn) supported(ctx context.Context, js jetstream.JetStream) error {
+	limited, cancel := c.within(ctx)
 	defer cancel()
 	info, err := js.AccountInfo(limited)
 	if err != nil {
-		return r.conn.ended(ctx, err)
+		return c.ended(ctx, err)
 	}
 	if info.API.Level < requiredLevel {
 		return fmt.Errorf("%w: nats-server %s has no TTL for each message, 2.11 or newer has",
-			multicastregistry.ErrUnsupported, r.conn.nc.ConnectedServerVersion())
+			multicastregistry.ErrUnsupported, c.nc.ConnectedServerVersion())
 	}
 	return nil
 }
@@ -486,15 +487,48 @@ func (r *Registry) remove(ctx context.Context, name string, only multicastregist
 	}
 }
 
+// Live implements multicastregistry.Prober. Hundreds of records come with one request from a bucket of one replica; another one
+// is asked for each, through its leader, and all at once.
+func (r *Registry) Live(ctx context.Context, ids []string) ([]bool, error) {
+	states := make(map[string]state, len(ids))
+	subjects := make([]string, 0, len(ids))
+	for _, id := range ids {
+		subject := r.prefix + multicastregistry.EncodeName(id)
+		if _, asked := states[subject]; !asked {
+			states[subject] = state{}
+			subjects = append(subjects, subject)
+		}
+	}
+	err := r.bucket.lastOf(ctx, subjects, func(m streamMsg) error {
+		s := parseState(m)
+		s.record.Metadata = nil
+		states[m.subject] = s
+		return nil
+	})
+	if err != nil {
+		return nil, wrap("probe", "", err)
+	}
+	now, err := r.clock.now(ctx)
+	if err != nil {
+		return nil, wrap("probe", "", err)
+	}
+	live := make([]bool, len(ids))
+	for i, id := range ids {
+		s := states[r.prefix+multicastregistry.EncodeName(id)]
+		live[i] = s.live(now)
+	}
+	return live, nil
+}
+
 // Head implements multicastregistry.Header: it is the last sequence of the bucket's stream, as its leader knows it.
 func (r *Registry) Head(ctx context.Context) (multicastregistry.Revision, error) {
-	info, err := r.bucket.info(ctx, false, 0)
+	info, err := r.bucket.info(ctx, "", 0)
 	return multicastregistry.Revision(info.State.LastSeq), wrap("head", "", err)
 }
 
 // Ping implements multicastregistry.Pinger: it asks the bucket's leader.
 func (r *Registry) Ping(ctx context.Context) error {
-	_, err := r.bucket.info(ctx, false, 0)
+	_, err := r.bucket.info(ctx, "", 0)
 	return wrap("ping", "", err)
 }
 

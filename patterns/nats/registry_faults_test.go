@@ -80,7 +80,7 @@ func TestRegistryNothingImmortal(t *testing.T) {
 			}
 			putOne(t, r, "endless", mr.NoExpiry)
 			until(t, "the server has removed all but one record", func() bool {
-				info, err := r.bucket.info(within(t), false, 0)
+				info, err := r.bucket.info(within(t), "", 0)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -370,7 +370,7 @@ func TestRegistryManyKeys(t *testing.T) {
 		}
 		return head == many
 	})
-	keys, head, err := r.keys(within(t))
+	keys, head, err := r.bucket.subjects(within(t), ">")
 	if err != nil || head != many || len(keys) != many {
 		t.Fatalf("%d keys, head %d, %v", len(keys), head, err)
 	}

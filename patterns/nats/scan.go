@@ -66,7 +66,7 @@ func (r *Registry) walk(ctx context.Context, visit func(name string, s state) er
 	if _, err := r.clock.now(ctx); err != nil {
 		return err
 	}
-	keys, head, err := r.keys(ctx)
+	keys, head, err := r.bucket.subjects(ctx, ">")
 	if err != nil || len(keys) == 0 {
 		return err
 	}
@@ -149,46 +149,4 @@ func (r *Registry) visitOne(ctx context.Context, m streamMsg, visit func(name st
 		return err
 	}
 	return visit(r.name(m), parseState(m))
-}
-
-// keys returns the subjects of all keys, and the last sequence before they were listed, as the leader knows them. The leader
-// lists 100,000 at a time, sorted: pages are made to overlap, so that none is missed when others vanish between two pages.
-func (r *Registry) keys(ctx context.Context) (keys []string, head uint64, err error) {
-	info, err := r.bucket.info(ctx, true, 0)
-	if err != nil {
-		return nil, 0, err
-	}
-	head = info.State.LastSeq
-	keys = make([]string, 0, len(info.State.Subjects))
-	for key := range info.State.Subjects {
-		keys = append(keys, key)
-	}
-	if len(keys) >= info.Total {
-		return keys, head, nil
-	}
-	slices.Sort(keys)
-	for offset := len(keys); ; {
-		offset = max(0, offset-keysOverlap)
-		if info, err = r.bucket.info(ctx, true, offset); err != nil {
-			return nil, 0, err
-		}
-		next := make([]string, 0, len(info.State.Subjects))
-		for key := range info.State.Subjects {
-			next = append(next, key)
-		}
-		slices.Sort(next)
-		last := keys[len(keys)-1]
-		if offset > 0 && (len(next) == 0 || next[0] > last) {
-			continue // more have vanished than the pages overlap by: farther back
-		}
-		offset += len(next)
-		from, found := slices.BinarySearch(next, last)
-		if found {
-			from++
-		}
-		keys = append(keys, next[from:]...)
-		if offset >= info.Total {
-			return keys, head, nil
-		}
-	}
 }

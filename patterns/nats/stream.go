@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -43,7 +44,9 @@ type streamInfo struct {
 	} `json:"config"`
 	State struct {
 		Messages uint64            `json:"messages"`
+		Bytes    uint64            `json:"bytes"`
 		FirstSeq uint64            `json:"first_seq"`
+		FirstAt  time.Time         `json:"first_ts"`
 		LastSeq  uint64            `json:"last_seq"`
 		Subjects map[string]uint64 `json:"subjects"`
 	} `json:"state"`
@@ -83,11 +86,11 @@ func (w *watch) about(subject string) error {
 	return nil
 }
 
-// info asks the leader about the stream and, where wanted, for a page of its subjects.
-func (s *stream) info(ctx context.Context, subjects bool, offset int) (info streamInfo, err error) {
+// info asks the leader about the stream and, unless the filter is empty, for a page of the subjects that it matches.
+func (s *stream) info(ctx context.Context, filter string, offset int) (info streamInfo, err error) {
 	var body []byte
-	if subjects {
-		body = fmt.Appendf(nil, `{"subjects_filter":">","offset":%d}`, offset)
+	if filter != "" {
+		body = fmt.Appendf(nil, `{"subjects_filter":%q,"offset":%d}`, filter, offset)
 	}
 	of := s.conn.epoch()
 	sent := time.Now()
@@ -96,15 +99,26 @@ func (s *stream) info(ctx context.Context, subjects bool, offset int) (info stre
 	if err != nil {
 		return info, err
 	}
+	if info, err = parseInfo(reply); err != nil {
+		return info, err
+	}
+	s.replicas.Store(info.Config.Replicas)
+	if s.clock != nil {
+		s.clock.sample(info.Now, sent, received, of)
+	}
+	return info, nil
+}
+
+// parseInfo reads what the leader answers about a stream.
+func parseInfo(reply *nats.Msg) (info streamInfo, err error) {
+	if first(reply.Header, statusHeader) != "" {
+		return info, statusError(reply)
+	}
 	if err := json.Unmarshal(reply.Data, &info); err != nil {
 		return info, fmt.Errorf("an answer that is no stream info: %w", err)
 	}
 	if info.Error != nil {
 		return info, info.Error
-	}
-	s.replicas.Store(info.Config.Replicas)
-	if s.clock != nil {
-		s.clock.sample(info.Now, sent, received, of)
 	}
 	return info, nil
 }
@@ -147,6 +161,14 @@ func (s *stream) fromLeader(ctx context.Context, body []byte) (m streamMsg, ok b
 	reply, err := s.request(ctx, "$JS.API.STREAM.MSG.GET."+s.name, nil, body)
 	if err != nil {
 		return m, false, err
+	}
+	return parseLeader(reply)
+}
+
+// parseLeader reads what the leader answers to the request for a message; it is not ok when there is none.
+func parseLeader(reply *nats.Msg) (m streamMsg, ok bool, err error) {
+	if first(reply.Header, statusHeader) != "" {
+		return m, false, statusError(reply)
 	}
 	var answer struct {
 		Error   *jetstream.APIError `json:"error"`
@@ -321,5 +343,50 @@ func (s *stream) ensure(ctx context.Context, js jetstream.JetStream, want jetstr
 	if !slices.Equal(got.Subjects, want.Subjects) {
 		return fmt.Errorf("stream %s exists with the subjects %v, this configuration needs %v", want.Name, got.Subjects, want.Subjects)
 	}
+	return nil
+}
+
+// reconcile makes the stream, or lets the one which is there grow to what it should be: in replicas and in age. It shrinks in
+// age only when nothing stored would be lost by that, and never in replicas. What an operator has set besides stays.
+func (s *stream) reconcile(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig) error {
+	limited, cancel := s.conn.within(ctx)
+	defer cancel()
+	made, err := js.CreateStream(limited, want)
+	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+		made, err = js.Stream(limited, want.Name)
+	}
+	if err != nil {
+		return s.conn.ended(ctx, err)
+	}
+	info := made.CachedInfo()
+	got := info.Config
+	for _, check := range []struct {
+		what      string
+		got, want any
+	}{
+		{"storage", got.Storage, want.Storage},
+		{"max_msgs_per_subject", got.MaxMsgsPerSubject, want.MaxMsgsPerSubject},
+		{"discard", got.Discard, want.Discard},
+		{"discard_new_per_subject", got.DiscardNewPerSubject, want.DiscardNewPerSubject},
+		{"allow_direct", got.AllowDirect, want.AllowDirect},
+		{"allow_msg_ttl", got.AllowMsgTTL || !want.AllowMsgTTL, true},
+		{"subjects", strings.Join(got.Subjects, " "), strings.Join(want.Subjects, " ")},
+	} {
+		if check.got != check.want {
+			return fmt.Errorf("stream %s exists with %s %v, this configuration needs %v", want.Name, check.what, check.got, check.want)
+		}
+	}
+	next := got
+	next.Replicas = max(got.Replicas, want.Replicas)
+	young := info.State.Msgs == 0 || time.Since(info.State.FirstTime) < want.MaxAge/2 // by another clock, so with room
+	if want.MaxAge > got.MaxAge && got.MaxAge != 0 || want.MaxAge < got.MaxAge && young {
+		next.MaxAge = want.MaxAge
+	}
+	if next.Replicas != got.Replicas || next.MaxAge != got.MaxAge {
+		if made, err = js.UpdateStream(limited, next); err != nil {
+			return s.conn.ended(ctx, err)
+		}
+	}
+	s.replicas.Store(int64(made.CachedInfo().Config.Replicas))
 	return nil
 }

@@ -1,4 +1,4 @@
-// Package redis fills the registry and messaging slots with Redis 7 or newer: one server, a Sentinel group or a Cluster.
+// Package redis fills the registry, messaging and durability slots with Redis 7 or newer: one server, a Sentinel group or a Cluster.
 //
 // # Keys
 //
@@ -15,6 +15,18 @@
 //	                                      unless that is one less; k n: the revision was raised, nothing else (shards)
 //
 // Names are spelled as multicastregistry.EncodeName does. With shards the tag is {prism:presence:<n>}.
+//
+// A Durability keeps, in the namespace's group of keys, all of which expire by themselves:
+//
+//	{prism:presence}:q:<topic>   stream   the messages of a topic, each with its id i and frame f (see encodeFrame)
+//	{prism:presence}:t:<topic>   hash     the state of a topic: its messages by id, how many, who holds it: see lua/queue.lua
+//	{prism:presence}:c:<lease>   hash     the lease of a process, and how many notices were published for it
+//	{prism:presence}:m:<id>      hash     the record of a multicast: see lua/record.lua
+//	{prism:presence}:s:<id>      hash     its settlements: see lua/settle.lua
+//	{prism:presence}:k:<key>     string   the id of the record that has an idempotency key
+//	{prism:presence}:ids         zset     the ids of all records
+//
+// and publishes on the channels {prism:presence}:n:<process> and {prism:presence}:free.
 //
 // # Guarantees
 //
@@ -38,6 +50,8 @@
 //
 // A Redis user needs "~{prism:*" with +ping, +hello, +info, +client|setname, +eval, +evalsha, +eval_ro, +evalsha_ro, +time,
 // +hget, +hmget, +hset, +hincrby, +zadd, +zrem, +zscore, +zscan, +zcount, +zrange, +xadd, +xread, +del, +pexpireat, +persist;
-// with "&prism*" and the pub/sub commands for messaging; and with +cluster|slots, +cluster|shards and +role on a Cluster or
-// behind Sentinels. A script without one of its rights changes nothing. +info is for change feeds, see above, and scans.
+// for durability also +exists, +pexpire, +pttl, +hdel, +hgetall, +xrange, +xdel, +xlen, +get, +set, +zcard, +zpopmin and
+// +zrevrangebylex; with "&prism*", "&{prism:*" and the pub/sub commands for messaging and durability; and with +cluster|slots,
+// +cluster|shards and +role on a Cluster or behind Sentinels. A script without one of its rights changes nothing. +info is for
+// change feeds, see above, and scans.
 package redis

@@ -8,17 +8,25 @@ import (
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
 )
 
-// frameVersion is the first byte of a frame. No UTF-8 text begins with it, so that text from other programs is no frame.
-const frameVersion = 0xA1
+const (
+	// frameVersion is the first byte of a frame. No UTF-8 text begins with it, so that text from other programs is no frame.
+	frameVersion = 0xA1
+	// frameOnce is the flag of a message that is Once. Other flags mean nothing yet, and are passed over.
+	frameOnce = 1
+)
 
-// encodeFrame returns what is published for a message:
+// encodeFrame returns what is published, and stored, for a message:
 //
-//	version byte | SentAt in ms of the Unix epoch, varint | ID | ContentType | AckTo | payload, to the end
+//	version byte | flags byte | SentAt in ms of the Unix epoch, varint | ID | ContentType | AckTo | payload, to the end
 //
 // ID, ContentType and AckTo have their length in front, as uvarint. Topic and identity are the channel's.
 func encodeFrame(message *multicastregistry.Message) []byte {
-	size := 1 + 4*binary.MaxVarintLen64 + len(message.ID) + len(message.ContentType) + len(message.AckTo) + len(message.Payload)
-	frame := append(make([]byte, 0, size), frameVersion)
+	size := 2 + 4*binary.MaxVarintLen64 + len(message.ID) + len(message.ContentType) + len(message.AckTo) + len(message.Payload)
+	flags := byte(0)
+	if message.Once {
+		flags |= frameOnce
+	}
+	frame := append(make([]byte, 0, size), frameVersion, flags)
 	frame = binary.AppendVarint(frame, message.SentAt.UnixMilli())
 	for _, text := range []string{message.ID, message.ContentType, message.AckTo} {
 		frame = binary.AppendUvarint(frame, uint64(len(text)))
@@ -40,13 +48,14 @@ func decodeFrame(frame string) multicastregistry.Message {
 }
 
 func parseFrame(frame string) (message multicastregistry.Message, ok bool) {
-	if frame == "" || frame[0] != frameVersion {
+	if len(frame) < 2 || frame[0] != frameVersion {
 		return message, false
 	}
-	zigzag, rest, ok := cutUvarint(frame[1:])
+	zigzag, rest, ok := cutUvarint(frame[2:])
 	if !ok {
 		return message, false
 	}
+	message.Once = frame[1]&frameOnce != 0
 	message.SentAt = time.UnixMilli(int64(zigzag>>1) ^ -int64(zigzag&1))
 	for _, text := range []*string{&message.ID, &message.ContentType, &message.AckTo} {
 		var size uint64

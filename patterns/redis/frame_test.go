@@ -10,13 +10,15 @@ import (
 )
 
 func sameFrame(a, b mr.Message) bool {
-	return a.ID == b.ID && a.ContentType == b.ContentType && a.AckTo == b.AckTo && a.SentAt.Equal(b.SentAt) &&
+	return a.ID == b.ID && a.ContentType == b.ContentType && a.AckTo == b.AckTo && a.SentAt.Equal(b.SentAt) && a.Once == b.Once &&
 		bytes.Equal(a.Payload, b.Payload)
 }
 
 func TestFrame(t *testing.T) {
 	for _, message := range []mr.Message{
 		{ID: "x"},
+		{ID: "x", Once: true},
+		{ID: "x", Once: true, ContentType: "a/b", Payload: []byte("p")},
 		{ID: "x", SentAt: time.UnixMilli(0)},
 		{ID: "x", SentAt: time.UnixMilli(-1)},
 		{ID: "x", SentAt: time.UnixMilli(1<<62 - 1)},
@@ -42,8 +44,8 @@ func TestFrame(t *testing.T) {
 func TestNoFrame(t *testing.T) {
 	seen := map[string]bool{}
 	for _, text := range []string{
-		"", "hello", "\xa1", "\xa1\x00", "\xa1\x00\x00\x00\x00", "\xa1\x00\x01", "\xa1\x00\x01x\x05", "\xa1\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
-		"\xa1\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02\x01x\x00\x00", "\xa1" + strings.Repeat("\xff", 20), "\xa2\x00\x01x\x00\x00",
+		"", "hello", "\xa1", "\xa1\x00", "\xa1\x00\x00", "\xa1\x00\x00\x00\x00\x00", "\xa1\x00\x00\x01", "\xa1\x00\x00\x01x\x05", "\xa1\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+		"\xa1\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02\x01x\x00\x00", "\xa1" + strings.Repeat("\xff", 20), "\xa2\x00\x00\x01x\x00\x00",
 	} {
 		if _, ok := parseFrame(text); ok {
 			t.Errorf("%q is a frame", text)
@@ -59,7 +61,7 @@ func TestNoFrame(t *testing.T) {
 func FuzzFrame(f *testing.F) {
 	f.Add("")
 	f.Add("hello")
-	f.Add("\xa1\x00\x01x\x00\x00payload")
+	f.Add("\xa1\x01\x00\x01x\x00\x00payload")
 	f.Add(string(encodeFrame(&mr.Message{ID: "id", ContentType: "a/b", AckTo: "prism-ack.A x", Payload: []byte("p"), SentAt: time.UnixMilli(1 << 40)})))
 	f.Fuzz(func(t *testing.T, text string) {
 		message, ok := parseFrame(text)

@@ -39,6 +39,7 @@ type lane struct {
 	conn    *Conn
 	tag     string // before a topic in the name of its channel; empty unless sharded
 	sharded bool   // SSUBSCRIBE, on the node that has the tag's slot
+	notices bool   // its channels are a Durability's
 	ctx     context.Context
 	wake    chan struct{} // there is something in changed
 
@@ -54,12 +55,14 @@ type channel struct {
 	topic, identity string
 	slots           []*mailbox.Slot   // of subscriptions
 	receipts        *mailbox.Receipts // of an inbox
+	notices         func(text string) // of a Durability; it waits for nothing
+	joined          func()            // is told when it is subscribed, again too; it waits for nothing
 	subscribed      bool              // by the link
 	busy            bool              // a command that changes subscribed is under way
 	waiting         []*waiter
 }
 
-func (c *channel) wanted() bool { return len(c.slots) > 0 || c.receipts != nil }
+func (c *channel) wanted() bool { return len(c.slots) > 0 || c.receipts != nil || c.notices != nil }
 
 // waiter waits until channels of one lane agree with what is wanted. The lane's lock guards it, except done.
 type waiter struct {
@@ -340,6 +343,9 @@ func (k *link) apply(more, off []*channel) (refused bool, err error) {
 				continue
 			}
 			c.subscribed = !c.subscribed
+			if c.subscribed && c.joined != nil {
+				c.joined()
+			}
 			k.lane.review(c)
 		}
 	}
@@ -398,17 +404,20 @@ func (k *link) onMessage(published rueidis.PubSubMessage) {
 	l := k.lane
 	topic := strings.TrimPrefix(published.Channel, l.tag)
 	var message multicastregistry.Message
-	acks := strings.HasPrefix(topic, inboxPrefix)
-	if !acks {
+	acks, notice := strings.HasPrefix(topic, inboxPrefix), l.notices
+	if !acks && !notice {
 		message = decodeFrame(published.Message)
 	}
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	c := l.channels[topic]
-	if l.link != k || c == nil {
+	switch {
+	case l.link != k || c == nil:
 		return
-	}
-	if acks {
+	case notice:
+		c.notices(published.Message)
+		return
+	case acks:
 		deliverAcks(c.receipts, published.Message)
 		return
 	}

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,16 +36,20 @@ func TestMessaging(t *testing.T) {
 	})
 }
 
-func TestMessagingCluster(t *testing.T) {
+// TestOnCluster runs the suites of both slots on one cluster.
+func TestOnCluster(t *testing.T) {
 	t.Parallel()
 	cluster := clusterOf(t)
 	open := func(t *testing.T) mr.Messaging {
 		return messaging(t, connect(t, Config{Addresses: cluster.Addrs, Cluster: true}))
 	}
-	slottest.Messaging(t, open, slottest.MessagingOptions{
-		Buffer: 256, MaxPayload: MaxPayload,
-		OpenPair: func(t *testing.T) (a, b mr.Messaging) { return open(t), open(t) },
+	t.Run("messaging", func(t *testing.T) {
+		slottest.Messaging(t, open, slottest.MessagingOptions{
+			Buffer: 256, MaxPayload: MaxPayload,
+			OpenPair: func(t *testing.T) (a, b mr.Messaging) { return open(t), open(t) },
+		})
 	})
+	t.Run("durability", func(t *testing.T) { durabilityOn(t, Config{Addresses: cluster.Addrs, Cluster: true}) })
 }
 
 func TestMessagingConfig(t *testing.T) {
@@ -339,14 +344,22 @@ func TestMessagingRefused(t *testing.T) {
 	}
 }
 
-// clusterOf starts a cluster for the test, which ends when the driver's clients have: closed ones stay for up to five seconds.
+// clusterTests counts the tests that have a cluster.
+var clusterTests atomic.Int32
+
+// clusterOf starts a cluster for the test. The last such test ends when the driver's clients have: closed ones stay for up to
+// five seconds.
 func clusterOf(t *testing.T) *testenv.RedisClusterProcess {
 	t.Helper()
+	clusterTests.Add(1)
 	t.Cleanup(func() {
+		if clusterTests.Add(-1) > 0 {
+			return
+		}
 		stacks := make([]byte, 1<<22)
 		eventually(t, "the driver's goroutines end", func() bool {
 			all := string(stacks[:runtime.Stack(stacks, true)])
-			return !strings.Contains(all, "rueidis.(*clusterClient)") && !strings.Contains(all, "rueidis.(*call)")
+			return clusterTests.Load() > 0 || !strings.Contains(all, "rueidis.(*clusterClient)") && !strings.Contains(all, "rueidis.(*call)")
 		})
 	})
 	return testenv.RedisCluster(t)

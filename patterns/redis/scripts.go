@@ -7,7 +7,8 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// The scripts, each with its head in its file. Those that change something share change.lua.
+// The scripts, each with its head in its file. Those that change a registry share change.lua, and those that work on queues
+// queue.lua.
 var (
 	//go:embed lua/change.lua
 	changeSource string
@@ -24,16 +25,56 @@ var (
 	//go:embed lua/head.lua
 	headSource string
 
+	//go:embed lua/queue.lua
+	queueSource string
+	//go:embed lua/enqueue.lua
+	enqueueSource string
+	//go:embed lua/claim.lua
+	claimSource string
+	//go:embed lua/fetch.lua
+	fetchSource string
+	//go:embed lua/remove.lua
+	removeSource string
+	//go:embed lua/purge.lua
+	purgeSource string
+	//go:embed lua/check.lua
+	checkSource string
+	//go:embed lua/release.lua
+	releaseSource string
+	//go:embed lua/lease.lua
+	leaseSource string
+	//go:embed lua/stored.lua
+	storedSource string
+	//go:embed lua/record.lua
+	recordSource string
+	//go:embed lua/settle.lua
+	settleSource string
+
 	putScript    = rueidis.NewLuaScript(changing(putSource))
 	renewScript  = rueidis.NewLuaScript(changing(renewSource))
 	deleteScript = rueidis.NewLuaScript(changing(deleteSource))
 	sweepScript  = rueidis.NewLuaScript(changing(sweepSource))
 	countScript  = rueidis.NewLuaScriptReadOnly(countSource)
 	headScript   = rueidis.NewLuaScriptReadOnly(headSource)
+
+	enqueueScript = newScript(below(enqueueSource, queueSource))
+	claimScript   = newScript(below(claimSource, queueSource))
+	fetchScript   = newScript(below(fetchSource, queueSource))
+	removeScript  = newScript(below(removeSource, queueSource))
+	checkScript   = newScript(below(checkSource, queueSource))
+	releaseScript = newScript(below(releaseSource, queueSource))
+	storedScript  = newReadingScript(storedSource)
+	settleScript  = newScript(settleSource)
+	purgeQueue    = rueidis.NewLuaScript(below(purgeSource, queueSource))
+	leaseScript   = rueidis.NewLuaScript(leaseSource)
+	recordScript  = rueidis.NewLuaScript(recordSource)
 )
 
-// changing puts what all changes share below the first line of a script, which holds its flags.
-func changing(source string) string {
+// changing puts what all changes of a registry share below the first line of a script, which holds its flags.
+func changing(source string) string { return below(source, changeSource) }
+
+// below puts what a script shares with others below its first line.
+func below(source, common string) string {
 	flags, body, _ := strings.Cut(source, "\n")
-	return flags + "\n" + changeSource + "\n" + body
+	return flags + "\n" + common + "\n" + body
 }

@@ -33,6 +33,7 @@ type SweptRegistry interface {
 	multicastregistry.Registry
 	multicastregistry.Header
 	multicastregistry.Counter
+	multicastregistry.Prober
 	multicastregistry.Changes
 	multicastregistry.Pinger
 	// Sweep removes what has expired until the context ends; see Registry.Sweep.

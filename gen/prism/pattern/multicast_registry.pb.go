@@ -1329,7 +1329,7 @@ func (x *MulticastRequest) GetRetryDelay() *durationpb.Duration {
 // is always target_count.
 type MulticastResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Id of this multicast, which is also the message id that recipients see.
+	// Id of this multicast, which is also the message id that recipients see. Empty for a dry run.
 	MulticastId string `protobuf:"bytes,1,opt,name=multicast_id,json=multicastId,proto3" json:"multicast_id,omitempty"`
 	// Revision of the registry that the targets reflect at the least. 0 when the backend keeps no revisions.
 	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
@@ -1351,7 +1351,8 @@ type MulticastResponse struct {
 	Elapsed *durationpb.Duration `protobuf:"bytes,10,opt,name=elapsed,proto3" json:"elapsed,omitempty"`
 	// How much was promised, which is what DELIVERED means here: the request's mode, or else the namespace's.
 	Delivery Delivery_Mode `protobuf:"varint,11,opt,name=delivery,proto3,enum=prism.pattern.Delivery_Mode" json:"delivery,omitempty"`
-	// Acknowledged targets by the code of their reply; a plain ack counts as 0.
+	// Acknowledged targets by the code of their reply; a plain ack counts as 0. Unset when there are more than 10,000
+	// different codes.
 	ReplyCounts map[uint32]uint32 `protobuf:"bytes,12,rep,name=reply_counts,json=replyCounts,proto3" json:"reply_counts,omitempty" protobuf_key:"varint,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// Whether this is the result of an earlier request with the same idempotency key.
 	Replayed bool `protobuf:"varint,13,opt,name=replayed,proto3" json:"replayed,omitempty"`
@@ -1643,7 +1644,7 @@ func (*MulticastStreamResponse_Ended) isMulticastStreamResponse_Step() {}
 // MulticastBegan tells who is meant, before anything is sent.
 type MulticastBegan struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Id of the multicast.
+	// Id of the multicast. Empty for a dry run.
 	MulticastId string `protobuf:"bytes,1,opt,name=multicast_id,json=multicastId,proto3" json:"multicast_id,omitempty"`
 	// Revision of the registry that the targets reflect at the least. 0 when the backend keeps no revisions.
 	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
@@ -2001,7 +2002,7 @@ type ListMulticastsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Namespace of the multicasts. Default: "default".
 	Namespace string `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
-	// Most multicasts to return, 1 to 1,000. Default (0): 20.
+	// Most multicasts to return, 1 to 1,000; a page of more than about 2 MiB ends early. Default (0): 20.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The next_page_token of the page before. Default: the first page.
 	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`

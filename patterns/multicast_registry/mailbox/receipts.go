@@ -9,8 +9,12 @@ import (
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
 )
 
-// maxReceipts bounds what waits in one inbox.
-const maxReceipts = 1 << 20
+const (
+	// maxReceipts bounds what waits in one inbox.
+	maxReceipts = 1 << 20
+	// maxReplyBytes bounds the bodies of the replies among it.
+	maxReplyBytes = 256 << 20
+)
 
 // Receipts is the bounded queue of one inbox. All methods may be called concurrently, Next by one goroutine at a time.
 type Receipts struct {
@@ -20,6 +24,7 @@ type Receipts struct {
 
 	mu     sync.Mutex
 	queue  []multicastregistry.Receipt
+	bytes  int // of the bodies in queue
 	closed bool
 }
 
@@ -28,13 +33,15 @@ func NewReceipts() *Receipts {
 	return &Receipts{ready: make(chan struct{}, 1), gone: make(chan struct{})}
 }
 
-// Put appends a receipt, unless a million wait. It wakes nobody: see Wake.
+// Put appends a receipt, unless a million wait or its reply does not fit. It wakes nobody: see Wake.
 func (r *Receipts) Put(receipt multicastregistry.Receipt) (accepted bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.queue) >= maxReceipts {
+	size := len(receipt.Reply.Body)
+	if len(r.queue) >= maxReceipts || size > 0 && r.bytes+size > maxReplyBytes {
 		return false
 	}
+	r.bytes += size
 	r.queue = append(r.queue, receipt)
 	return true
 }
@@ -56,7 +63,7 @@ func (r *Receipts) Next(ctx context.Context) ([]multicastregistry.Receipt, error
 		}
 		r.mu.Lock()
 		queue, closed := r.queue, r.closed
-		r.queue = nil
+		r.queue, r.bytes = nil, 0
 		r.mu.Unlock()
 		switch {
 		case closed:

@@ -55,6 +55,26 @@ func Durability(t *testing.T, open func(t *testing.T) mr.Durability, options Dur
 		{"Cancelled", s.cancelled},
 		{"Close", s.close},
 		{"CloseRace", s.closeRace},
+
+		{"CaughtUp", s.caughtUp},
+		{"CaughtUpWithBacklog", s.caughtUpWithBacklog},
+		{"CaughtUpAgain", s.caughtUpAgain},
+		{"CaughtUpHeldByAnother", s.caughtUpHeldByAnother},
+		{"CaughtUpManyTopics", s.caughtUpManyTopics},
+		{"CaughtUpWhileStoring", s.caughtUpWhileStoring},
+		{"CaughtUpRemoved", s.caughtUpRemoved},
+
+		{"MaxBytes", s.maxBytes},
+		{"Age", s.age},
+		{"AgeMakesRoom", s.ageMakesRoom},
+
+		{"Stored", s.stored},
+		{"Withdraw", s.withdraw},
+		{"WithdrawHeld", s.withdrawHeld},
+		{"WithdrawMany", s.withdrawMany},
+		{"WithdrawRace", s.withdrawRace},
+		{"WithdrawMakesRoom", s.withdrawMakesRoom},
+		{"RecallCancelled", s.recallCancelled},
 	} {
 		t.Run(sub.name, sub.run)
 	}

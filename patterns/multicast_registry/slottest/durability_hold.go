@@ -263,7 +263,7 @@ func (s *durabilitySuite) crashing(t *testing.T) {
 			return err
 		}
 		defer sub.Close()
-		batch, err := sub.Next(ctx)
+		batch, err := nextMessages(ctx, sub)
 		if err != nil {
 			return err
 		}

@@ -58,6 +58,8 @@ func Messaging(t *testing.T, open func(t *testing.T) mr.Messaging, options Messa
 		{"Inboxes", s.inboxes},
 		{"InboxClose", s.inboxClose},
 		{"ForgedAcks", s.forgedAcks},
+		{"Replies", s.replies},
+		{"Gone", s.gone},
 	} {
 		t.Run(sub.name, sub.run)
 	}
@@ -86,7 +88,7 @@ func (s *sender) message(identity, payload string) mr.Message {
 	s.sent++
 	return mr.Message{
 		Topic: s.topic(identity), Identity: identity, ID: fmt.Sprintf("%s-%06d", s.namespace, s.sent),
-		ContentType: "text/plain", Payload: []byte(payload), SentAt: time.Now().Truncate(time.Millisecond),
+		ContentType: "text/plain", Payload: []byte(payload), SentAt: time.Now().Truncate(time.Millisecond), Once: s.sent%2 == 0,
 	}
 }
 
@@ -223,7 +225,7 @@ func (s *messagingSuite) wantNoSubscriber(t *testing.T, m mr.Messaging, inbox mr
 func wantMessage(t *testing.T, got, want mr.Message) {
 	t.Helper()
 	if got.Topic != want.Topic || got.Identity != want.Identity || got.ID != want.ID || got.ContentType != want.ContentType ||
-		!got.SentAt.Equal(want.SentAt) {
+		!got.SentAt.Equal(want.SentAt) || got.Once != want.Once {
 		t.Errorf("got %+v\nwant %+v", got, want)
 	}
 	if !bytes.Equal(got.Payload, want.Payload) {

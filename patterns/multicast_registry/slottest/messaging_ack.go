@@ -235,7 +235,11 @@ func (s *messagingSuite) forgedAcks(t *testing.T) {
 	targets := append(HostileIdentities(), "", from.topic("a"), from.topic("b"), "prism.*", "prism.>", "prism."+from.namespace+".*",
 		address[:len(address)-1], address[:len(address)/2], address+" ", address+"\r\nPUB "+from.topic("a")+" 1\r\nx\r\n", strings.ToUpper(address))
 	for _, to := range targets {
-		results(t, 1, m.Ack(t.Context(), []mr.Ack{{To: to, Identity: "a", ID: "x"}}))
+		results(t, 3, m.Ack(t.Context(), []mr.Ack{
+			{To: to, Identity: "a", ID: "x"},
+			{To: to, Identity: "a", ID: "x", Reply: mr.Reply{Code: 1, Body: []byte("\r\nPUB " + from.topic("a") + " 1\r\nx\r\n")}},
+			{To: to, Identity: "a", ID: "x", Gone: true},
+		}))
 	}
 	s.settle(t, m, from, sub, "a")
 	s.settle(t, m, from, sub, "b")

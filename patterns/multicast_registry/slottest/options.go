@@ -76,8 +76,31 @@ type DurabilityOptions struct {
 	QueueBound int
 	// MaxPayload is the largest payload that the slot takes; one byte more is ErrTooLarge. 0 leaves that out.
 	MaxPayload int
+	// MaxBytes is how many bytes of payload a topic's queue holds, about: half of it fits, twice as much does not. At least
+	// 4096. 0 leaves out what needs to know.
+	MaxBytes int
 	// OpenPair opens one empty slot twice, as two processes would. Optional.
 	OpenPair func(t *testing.T) (a, b mr.Durability)
+	// OpenAged opens an empty slot that stores messages for maxAge, in queues as QueueBound says, and then drops them. From the
+	// age on they are not yielded; the next consumer of their topic learns their number, from the messages' age to twice that
+	// age for certain, and later if the slot still knows. Optional; without it the suite leaves ages out.
+	OpenAged func(t *testing.T, maxAge time.Duration) mr.Durability
+}
+
+// LedgerOptions tells the ledger suite what it cannot find out by itself.
+type LedgerOptions struct {
+	// Patience bounds the wait for what must happen. Default: 20 seconds.
+	Patience time.Duration
+	// OpenPair opens one empty ledger twice, as two processes would. Optional.
+	OpenPair func(t *testing.T) (a, b mr.Ledger)
+	// OpenBounded opens an empty ledger with that retention, for at most so many records. Optional; without it the suite
+	// leaves the bounds out.
+	OpenBounded func(t *testing.T, retention time.Duration, most int) mr.Ledger
+}
+
+func (o LedgerOptions) withDefaults() LedgerOptions {
+	o.Patience = cmp.Or(o.Patience, defaultPatience)
+	return o
 }
 
 func (o DurabilityOptions) withDefaults() DurabilityOptions {

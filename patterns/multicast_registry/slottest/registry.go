@@ -57,6 +57,11 @@ func Registry(t *testing.T, open func(t *testing.T) mr.Registry, options Registr
 		{"ScanCancelled", s.scanCancelled},
 		{"Differential", s.differential},
 
+		{"Live", s.live},
+		{"LiveAndExpired", s.liveAndExpired},
+		{"LiveManyAtOnce", s.liveManyAtOnce},
+		{"LiveWhileMutating", s.liveWhileMutating},
+
 		{"Changes", s.changes},
 	} {
 		t.Run(sub.name, sub.run)

@@ -1,0 +1,81 @@
+package nats
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+)
+
+// News are lines of text, "<slot>\n" and then "<name> <sequence>\n" for each topic for which something was stored, or "<name> -\n"
+// for each one that its holder has given back.
+
+const (
+	// newsBytes is about how much one message of news has.
+	newsBytes = 32 << 10
+	givenBack = "-"
+)
+
+func (h *hub) newsSubject() string { return "prism-queue-news." + h.d.cfg.Namespace }
+
+// spread tells other processes what was stored, without waiting.
+func (h *hub) spread(stored map[string]uint64) {
+	var b strings.Builder
+	for name, seq := range stored {
+		h.line(&b, name, strconv.FormatUint(seq, 36))
+	}
+	h.send(&b)
+}
+
+// spreadBack tells other processes which topics are free.
+func (h *hub) spreadBack(names []string) {
+	var b strings.Builder
+	for _, name := range names {
+		h.line(&b, name, givenBack)
+	}
+	h.send(&b)
+}
+
+func (h *hub) line(b *strings.Builder, name, what string) {
+	if b.Len() == 0 {
+		b.WriteString(h.holders.process)
+		b.WriteByte('\n')
+	}
+	b.WriteString(name)
+	b.WriteByte(' ')
+	b.WriteString(what)
+	b.WriteByte('\n')
+	if b.Len() >= newsBytes {
+		h.send(b)
+	}
+}
+
+func (h *hub) send(b *strings.Builder) {
+	if b.Len() > 0 {
+		_ = h.d.conn.nc.Publish(h.newsSubject(), []byte(b.String())) // what is lost is found; see lookForNews
+		b.Reset()
+	}
+}
+
+// hear takes in what other processes tell.
+func (h *hub) hear(m *nats.Msg) {
+	process, rest, _ := strings.Cut(string(m.Data), "\n")
+	if process == h.holders.process {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for line := range strings.Lines(rest) {
+		name, what, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+		if what == givenBack {
+			if q := h.queues[name]; q != nil && len(q.consumers) > 0 && q.hold.seq == 0 {
+				q.hold.by = ""
+				h.mark(q)
+			}
+			continue
+		}
+		if seq, err := strconv.ParseUint(what, 36, 64); err == nil {
+			h.heard(name, seq)
+		}
+	}
+}
