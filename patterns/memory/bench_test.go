@@ -271,3 +271,48 @@ func BenchmarkEnqueue(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkLedger keeps a multicast to 1,000 identities: begins it, settles each target, finishes it, gets and lists it, in a
+// ledger that is full with 10,000. Peer: the same bytes copied into a map under a lock, without keys, order or bounds.
+func BenchmarkLedger(b *testing.B) {
+	const many = 1_000
+	d := memory.NewDurability(memory.DurabilityConfig{})
+	n := 0
+	id := func() string {
+		n++
+		return fmt.Sprintf("%012x", n)
+	}
+	for range memory.DefaultMaxMulticasts {
+		if _, _, err := d.Begin(b.Context(), mr.Record{ID: id()}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	settlements := make([]mr.Settlement, many)
+	chunk, data := make([]byte, 32*many), make([]byte, 16)
+	var mu sync.Mutex
+	peer := map[string]map[string][]byte{}
+	measured(b, func() {
+		r := mr.Record{ID: id(), Key: fmt.Sprint(n), Summary: data}
+		_, began, err := d.Begin(b.Context(), r)
+		for i := range settlements {
+			settlements[i] = mr.Settlement{ID: r.ID, Identity: fmt.Sprint(i), Final: true, Data: data}
+		}
+		errs := append(d.Settle(b.Context(), settlements), err)
+		r.Targets = [][]byte{chunk}
+		errs = append(errs, d.Finish(b.Context(), r))
+		_, settled, err := d.Get(b.Context(), r.ID)
+		page, errList := d.List(b.Context(), "", 10)
+		if err := errors.Join(append(errs, err, errList)...); err != nil || !began || len(settled) != many || len(page) != 10 {
+			b.Fatal(began, len(settled), len(page), err)
+		}
+	}, func() {
+		mu.Lock()
+		of := map[string][]byte{"targets": append([]byte(nil), chunk...)}
+		for i := range settlements {
+			of[fmt.Sprint(i)] = append([]byte(nil), data...)
+		}
+		peer["last"] = of
+		mu.Unlock()
+	})
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/many, "ns/target")
+}

@@ -20,6 +20,8 @@ func TestConfigs(t *testing.T) {
 		"max_messages":   memory.DurabilityConfig{MaxMessages: -1}.Validate(),
 		"max_bytes":      memory.DurabilityConfig{MaxBytes: -1}.Validate(),
 		"max_age":        memory.DurabilityConfig{MaxAge: -1}.Validate(),
+		"retention":      memory.DurabilityConfig{Retention: -1}.Validate(),
+		"max_multicasts": memory.DurabilityConfig{MaxMulticasts: -1}.Validate(),
 	} {
 		if invalid := (*mr.InvalidError)(nil); !errors.As(err, &invalid) || invalid.Field != field {
 			t.Errorf("%s: %v", field, err)
@@ -28,7 +30,7 @@ func TestConfigs(t *testing.T) {
 	if err := errors.Join(
 		memory.RegistryConfig{}.Validate(), memory.MessagingConfig{}.Validate(), memory.DurabilityConfig{}.Validate(),
 		memory.RegistryConfig{MaxIdentities: 1}.Validate(), memory.MessagingConfig{Buffer: 1}.Validate(),
-		memory.DurabilityConfig{MaxMessages: 1, MaxBytes: 1, MaxAge: math.MaxInt64}.Validate(),
+		memory.DurabilityConfig{MaxMessages: 1, MaxBytes: 1, MaxAge: math.MaxInt64, Retention: 1, MaxMulticasts: 1}.Validate(),
 	); err != nil {
 		t.Error(err)
 	}

@@ -2,6 +2,7 @@ package memory_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/prism-data-layer/prism/patterns/memory"
 	mr "github.com/prism-data-layer/prism/patterns/multicast_registry"
@@ -33,10 +34,29 @@ func TestMessaging(t *testing.T) {
 }
 
 func TestDurability(t *testing.T) {
-	slottest.Durability(t, func(*testing.T) mr.Durability {
-		return memory.NewDurability(memory.DurabilityConfig{MaxMessages: 100, MaxBytes: 2 << 20})
-	}, slottest.DurabilityOptions{QueueBound: 100, MaxPayload: 2 << 20, OpenPair: func(*testing.T) (a, b mr.Durability) {
-		d := memory.NewDurability(memory.DurabilityConfig{MaxMessages: 100, MaxBytes: 2 << 20})
-		return d, d
-	}})
+	cfg := memory.DurabilityConfig{MaxMessages: 100, MaxBytes: 2 << 20}
+	slottest.Durability(t, func(*testing.T) mr.Durability { return memory.NewDurability(cfg) }, slottest.DurabilityOptions{
+		QueueBound: 100, MaxPayload: 2 << 20, MaxBytes: 2 << 20,
+		OpenPair: func(*testing.T) (a, b mr.Durability) {
+			d := memory.NewDurability(cfg)
+			return d, d
+		},
+		OpenAged: func(_ *testing.T, maxAge time.Duration) mr.Durability {
+			aged := cfg
+			aged.MaxAge = maxAge
+			return memory.NewDurability(aged)
+		},
+	})
+}
+
+func TestLedger(t *testing.T) {
+	slottest.Ledger(t, func(*testing.T) mr.Ledger { return memory.NewDurability(memory.DurabilityConfig{}) }, slottest.LedgerOptions{
+		OpenPair: func(*testing.T) (a, b mr.Ledger) {
+			d := memory.NewDurability(memory.DurabilityConfig{})
+			return d, d
+		},
+		OpenBounded: func(_ *testing.T, retention time.Duration, most int) mr.Ledger {
+			return memory.NewDurability(memory.DurabilityConfig{Retention: retention, MaxMulticasts: most})
+		},
+	})
 }

@@ -224,6 +224,8 @@ func (d *Durability) Purge(ctx context.Context, topic string) (int, error) {
 	if q == nil {
 		return 0, nil
 	}
+	now := time.Now()
+	q.dropOlder(now.Add(-d.cfg.MaxAge), now)
 	n := len(q.ids)
 	q.clear()
 	d.forgetIdle(q)

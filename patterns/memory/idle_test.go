@@ -1,8 +1,11 @@
 package memory
 
 import (
+	"crypto/rand"
 	"fmt"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	mr "github.com/prism-data-layer/prism/patterns/multicast_registry"
 )
@@ -76,4 +79,51 @@ func check(t *testing.T, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestDroppedCount checks that a topic whose messages all became too old is kept for its count, and for how long.
+func TestDroppedCount(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const age = time.Hour
+		d := NewDurability(DurabilityConfig{MaxAge: age})
+		store := func(topic string) {
+			t.Helper()
+			check(t, d.Enqueue(t.Context(), []mr.Message{{Topic: topic, Identity: topic, ID: rand.Text()}})[0])
+		}
+		dropped := func(topic string) uint64 {
+			t.Helper()
+			sub, err := d.Consume(t.Context(), topic)
+			check(t, err)
+			batch, err := sub.Next(t.Context())
+			check(t, err)
+			check(t, sub.Close())
+			if len(batch.CaughtUp) != 1 || len(batch.Messages) > 0 {
+				t.Errorf("%s: %d messages, caught up %v", topic, len(batch.Messages), batch.CaughtUp)
+			}
+			return batch.Dropped
+		}
+		for range 3 {
+			store("asked soon")
+			store("asked late")
+		}
+		<-time.After(age + 1)
+		for range 5 { // sweeps
+			store("other")
+		}
+		if n := len(d.queues["asked soon"].stored); n > 0 {
+			t.Errorf("%d messages are not swept", n)
+		}
+		<-time.After(age)
+		if n := dropped("asked soon"); n != 3 {
+			t.Errorf("%d are counted, want 3", n)
+		}
+		<-time.After(1)
+		for range 5 {
+			store("another")
+		}
+		if n := dropped("asked soon") + dropped("asked late"); n != 0 || d.queues["asked late"] != nil {
+			t.Errorf("%d are counted, want none any more", n)
+		}
+	})
 }

@@ -42,7 +42,7 @@ type Coordinator struct {
 	mu      sync.Mutex
 	flights map[uint64]*flight // multicasts under way, by number
 	ids     ids
-	flown   atomic.Uint64      // number of the latest flight
+	flown   atomic.Uint64 // number of the latest flight
 
 	stop    context.CancelFunc
 	running sync.WaitGroup

@@ -198,4 +198,3 @@ func withMargin(ctx context.Context, start time.Time, timeout time.Duration) (co
 	}
 	return context.WithDeadline(ctx, end)
 }
-

@@ -261,7 +261,9 @@ func (s *stream) one(ctx context.Context, n int, body func(i int) []byte, visit 
 
 // page asks a stream of one replica for up to a number of messages that a filter matches, from a sequence on. The server looks
 // for all of them first, which takes it a millisecond and more. It is not more when these are all.
-func (s *stream) page(ctx context.Context, filter string, from uint64, atMost int, visit func(m streamMsg) error) (more bool, err error) {
+func (s *stream) page(
+	ctx context.Context, filter string, from uint64, atMost int, visit func(m streamMsg) error,
+) (more bool, err error) {
 	x := exchange{conn: s.conn, n: 1, atOnce: 1, out: func(_ int, m *nats.Msg) error {
 		m.Subject = "$JS.API.DIRECT.GET." + s.name
 		m.Data = fmt.Appendf(nil, `{"seq":%d,"next_by_subj":%q,"batch":%d,"max_bytes":%d}`, max(from, 1), filter, atMost, scanAnswer)

@@ -424,7 +424,7 @@ func (e *enqueue) refuse(ctx context.Context, full []int) {
 	}
 	errs := e.d.queue.counts(ctx, len(full), func(n int) string {
 		return e.d.subject(e.names[full[n]], &e.messages[full[n]])
-	}, func(n int, info streamInfo) error {
+	}, func(_ int, info streamInfo) error {
 		if len(info.State.Subjects) > 0 {
 			return nil
 		}
@@ -472,8 +472,13 @@ func (d *Durability) parseAckAddress(address string) (subject string, seq uint64
 			return "", 0, false
 		}
 	}
-	_, _, _, ok = parts(subject)
-	return subject, seq, ok
+	return subject, seq, isSubject(subject)
+}
+
+// isSubject tells whether a text is made of the parts of a message's subject.
+func isSubject(subject string) bool {
+	name, id, _, ok := parts(subject)
+	return ok && name != "" && id != ""
 }
 
 // Ack implements multicastregistry.Durability. Addresses that name nothing reach nothing.

@@ -362,3 +362,43 @@ func TestNotATopic(t *testing.T) {
 		t.Errorf("consume after close: %v", err)
 	}
 }
+
+// TestSlowConsumer stores far more than waits in a consumer that does not read: reading stops there, goes on when it reads, and
+// another consumer of the same process is not held up. Nothing is lost or out of order.
+func TestSlowConsumer(t *testing.T) {
+	t.Parallel()
+	url, ns := testenv.NATS(t).URL, testenv.Prefix(t)
+	d := durability(t, opening(t, url), DurabilityConfig{Namespace: ns})
+	one, two := stocked(ns, "one", 3000), stocked(ns, "two", 3000)
+	store(t, d, one...)
+	store(t, d, two...)
+	slow := consume(t, d, mr.Topic(ns, "one"), mr.Topic(ns, "two"))
+	c, ok := slow.(*consumer)
+	if !ok {
+		t.Fatal("another type of subscription")
+	}
+	deadline := time.Now().Add(patience)
+	for {
+		d.hub.mu.Lock()
+		waiting, parked := len(c.waiting), len(c.parked)
+		d.hub.mu.Unlock()
+		if parked > 0 && waiting >= waitingMessages {
+			if most := waitingMessages + 2*pageMessages; waiting > most+2 {
+				t.Errorf("%d messages wait, want %d at the most", waiting, most)
+			}
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d messages wait, %d queues are parked", waiting, parked)
+		}
+		_ = wait(t.Context(), 5*time.Millisecond)
+	}
+	store(t, d, stocked(ns, "quick", 1)...)
+	take(t, consume(t, d, mr.Topic(ns, "quick")), 1)
+	byIdentity := map[string][]mr.Message{}
+	for _, m := range take(t, slow, 6000) {
+		byIdentity[m.Identity] = append(byIdentity[m.Identity], m)
+	}
+	wantSame(t, byIdentity["one"], one)
+	wantSame(t, byIdentity["two"], two)
+}

@@ -26,7 +26,9 @@ func durability(t testing.TB, c *Conn, cfg DurabilityConfig) *Durability {
 	return d
 }
 
-func durabilityOptions(t *testing.T, namespace string, replicas int, urls ...string) (func(t *testing.T) mr.Durability, slottest.DurabilityOptions) {
+func durabilityOptions(
+	t *testing.T, namespace string, replicas int, urls ...string,
+) (func(t *testing.T) mr.Durability, slottest.DurabilityOptions) {
 	t.Helper()
 	node := 0
 	with := func(t *testing.T, cfg DurabilityConfig) *Durability {
@@ -45,12 +47,14 @@ func durabilityOptions(t *testing.T, namespace string, replicas int, urls ...str
 }
 
 func TestDurability(t *testing.T) {
+	t.Parallel()
 	open, options := durabilityOptions(t, testenv.Prefix(t), 1, testenv.NATS(t).URL)
 	slottest.Durability(t, open, options)
 }
 
 // TestDurabilityCluster runs the suite on three replicas, through all servers in turn.
 func TestDurabilityCluster(t *testing.T) {
+	t.Parallel()
 	cluster := testenv.NATSCluster(t)
 	open, options := durabilityOptions(t, testenv.Prefix(t), len(cluster.URLs), cluster.URLs...)
 	slottest.Durability(t, open, options)

@@ -31,7 +31,7 @@ const (
 	idsGrowth = 64
 	// settleTries is how often one settlement is tried when others come in between.
 	settleTries = 20
-	// attempts to read a record whose parts are being replaced.
+	// getTries is how often a record is read whose parts are being replaced.
 	getTries = 10
 )
 
@@ -53,7 +53,7 @@ type ledger struct {
 	retention time.Duration
 
 	mu    sync.Mutex
-	ids   []string // encoded ids of records, sorted, as far as known
+	ids   []string // of records, sorted, as far as known
 	grown int      // how many came since they were asked for
 	asked time.Time
 }
@@ -83,7 +83,9 @@ func (d *Durability) Begin(ctx context.Context, record multicastregistry.Record)
 	return held, began, wrap("begin multicast", record.ID, err)
 }
 
-func (l *ledger) begin(ctx context.Context, record multicastregistry.Record) (held multicastregistry.Record, began bool, err error) {
+func (l *ledger) begin(
+	ctx context.Context, record multicastregistry.Record,
+) (held multicastregistry.Record, began bool, err error) {
 	record.Targets = nil
 	if record.Key == "" {
 		if _, err = l.put(ctx, record, ""); err == nil {
@@ -230,8 +232,8 @@ func (l *ledger) keepKey(ctx context.Context, record multicastregistry.Record) e
 // Settle implements multicastregistry.Ledger.
 func (d *Durability) Settle(ctx context.Context, settlements []multicastregistry.Settlement) []error {
 	results := d.ledger.settle(ctx, settlements)
-	for i, err := range results {
-		results[i] = wrap("settle multicast", settlements[i].ID, err)
+	for i := range settlements {
+		results[i] = wrap("settle multicast", settlements[i].ID, results[i])
 	}
 	return results
 }
@@ -319,7 +321,9 @@ func (d *Durability) Get(ctx context.Context, id string) (multicastregistry.Reco
 	return record, settlements, wrap("get multicast", id, err)
 }
 
-func (l *ledger) get(ctx context.Context, id string) (r multicastregistry.Record, settled []multicastregistry.Settlement, err error) {
+func (l *ledger) get(
+	ctx context.Context, id string,
+) (r multicastregistry.Record, settled []multicastregistry.Settlement, err error) {
 	for attempt := 0; ; attempt++ {
 		m, ok, err := l.stream.last(ctx, l.record(id))
 		if err != nil {

@@ -164,5 +164,35 @@ func TestLedgerBound(t *testing.T) {
 	}
 }
 
-var _ = slottest.Durability
-var _ = time.Second
+func TestLedger(t *testing.T) {
+	t.Parallel()
+	ledgers(t, 1, testenv.NATS(t).URL)
+}
+
+// TestLedgerCluster runs the suite on three replicas, through all servers in turn.
+func TestLedgerCluster(t *testing.T) {
+	t.Parallel()
+	cluster := testenv.NATSCluster(t)
+	ledgers(t, len(cluster.URLs), cluster.URLs...)
+}
+
+func ledgers(t *testing.T, replicas int, urls ...string) {
+	t.Helper()
+	node := 0
+	open := func(t *testing.T, cfg DurabilityConfig) mr.Ledger {
+		node++
+		cfg.Replicas = replicas
+		return durability(t, opening(t, urls[node%len(urls)]), cfg)
+	}
+	slottest.Ledger(t, func(t *testing.T) mr.Ledger {
+		return open(t, DurabilityConfig{Namespace: testenv.Prefix(t)})
+	}, slottest.LedgerOptions{
+		OpenPair: func(t *testing.T) (a, b mr.Ledger) {
+			cfg := DurabilityConfig{Namespace: testenv.Prefix(t)}
+			return open(t, cfg), open(t, cfg)
+		},
+		OpenBounded: func(t *testing.T, retention time.Duration, most int) mr.Ledger {
+			return open(t, DurabilityConfig{Namespace: testenv.Prefix(t), Retention: retention, MaxMulticasts: most})
+		},
+	})
+}

@@ -7,8 +7,8 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// News are lines of text, "<slot>\n" and then "<name> <sequence>\n" for each topic for which something was stored, or "<name> -\n"
-// for each one that its holder has given back.
+// News are lines of text: the sender's process, and then "<name> <sequence>" for each topic for which something was stored, or
+// "<name> -" for each one that its holder has given back.
 
 const (
 	// newsBytes is about how much one message of news has.

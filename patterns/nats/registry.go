@@ -493,6 +493,9 @@ func (r *Registry) Live(ctx context.Context, ids []string) ([]bool, error) {
 	states := make(map[string]state, len(ids))
 	subjects := make([]string, 0, len(ids))
 	for _, id := range ids {
+		if multicastregistry.CheckIdentity(id) != nil {
+			continue // nothing is registered under such a name
+		}
 		subject := r.prefix + multicastregistry.EncodeName(id)
 		if _, asked := states[subject]; !asked {
 			states[subject] = state{}

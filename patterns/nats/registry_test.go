@@ -44,6 +44,7 @@ func TestRegistry(t *testing.T) {
 type withoutFeed struct {
 	mr.Registry
 	mr.Header
+	mr.Prober
 	mr.Pinger
 }
 
@@ -56,7 +57,7 @@ func TestRegistryCluster(t *testing.T) {
 	open := func(t *testing.T, namespace string) mr.Registry {
 		node++
 		r := registry(t, opening(t, cluster.URLs[node%len(cluster.URLs)]), RegistryConfig{Namespace: namespace, Replicas: 3})
-		return withoutFeed{r, r, r}
+		return withoutFeed{r, r, r, r}
 	}
 	slottest.Registry(t, func(t *testing.T) mr.Registry { return open(t, testenv.Prefix(t)) }, slottest.RegistryOptions{
 		OpenPair: func(t *testing.T) (a, b mr.Registry) {

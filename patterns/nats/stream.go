@@ -53,25 +53,17 @@ type streamInfo struct {
 }
 
 // request sends a message and waits for one answer, the timeout of the connection at most.
-func (s *stream) request(ctx context.Context, subject string, header nats.Header, data []byte) (*nats.Msg, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	c := s.conn
-	if !c.nc.IsConnected() {
-		return nil, c.down()
-	}
-	w := c.watch.open()
-	defer w.close()
-	limited, cancel := c.within(ctx)
-	defer cancel()
-	reply, err := c.nc.RequestMsgWithContext(limited, &nats.Msg{Subject: subject, Header: header, Data: data})
-	if err != nil && ctx.Err() == nil {
-		if refusal := w.about(subject); refusal != nil {
-			return nil, refusal
+func (s *stream) request(ctx context.Context, subject string, header nats.Header, data []byte) (reply *nats.Msg, err error) {
+	x := exchange{conn: s.conn, n: 1, atOnce: 1, out: func(_ int, m *nats.Msg) error {
+		m.Subject, m.Header, m.Data = subject, header, data
+		return nil
+	}, in: func(_ int, m *nats.Msg) (bool, error) {
+		if reply = m; len(m.Data) == 0 && first(m.Header, statusHeader) == noResponders {
+			return true, nats.ErrNoResponders
 		}
-	}
-	return reply, c.ended(ctx, err)
+		return true, nil
+	}}
+	return reply, firstOf(x.do(ctx))
 }
 
 // about returns the refusal of a subject, if there was one.
@@ -381,6 +373,7 @@ func (s *stream) reconcile(ctx context.Context, js jetstream.JetStream, want jet
 	young := info.State.Msgs == 0 || time.Since(info.State.FirstTime) < want.MaxAge/2 // by another clock, so with room
 	if want.MaxAge > got.MaxAge && got.MaxAge != 0 || want.MaxAge < got.MaxAge && young {
 		next.MaxAge = want.MaxAge
+		next.Duplicates = min(got.Duplicates, want.MaxAge) // no message has an id of that kind
 	}
 	if next.Replicas != got.Replicas || next.MaxAge != got.MaxAge {
 		if made, err = js.UpdateStream(limited, next); err != nil {

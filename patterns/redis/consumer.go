@@ -113,7 +113,7 @@ func (d *Durability) Consume(ctx context.Context, topics ...string) (multicastre
 	}
 	d.mu.Unlock()
 	if err := c.Add(ctx, topics...); err != nil {
-		_ = c.Close() // it has nothing
+		_ = c.Close() //nolint:contextcheck // it has nothing to let go
 		return nil, err
 	}
 	return c, nil

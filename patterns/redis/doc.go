@@ -1,4 +1,5 @@
-// Package redis fills the registry, messaging and durability slots with Redis 7 or newer: one server, a Sentinel group or a Cluster.
+// Package redis fills the registry, messaging and durability slots with Redis 7 or newer: one server, a Sentinel group or a
+// Cluster.
 //
 // # Keys
 //

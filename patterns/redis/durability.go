@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -174,7 +175,7 @@ func OpenDurability(ctx context.Context, conn *Conn, cfg DurabilityConfig) (*Dur
 	}
 	d.lane.notices = true
 	if err := d.open(ctx); err != nil {
-		d.Close()
+		d.Close() //nolint:contextcheck // the caller's may have ended
 		return nil, conn.wrap(ctx, "open durability", "", err)
 	}
 	d.ended.Go(d.renewing)
@@ -185,7 +186,7 @@ func OpenDurability(ctx context.Context, conn *Conn, cfg DurabilityConfig) (*Dur
 // open begins the lease and listens.
 func (d *Durability) open(ctx context.Context) error {
 	// A purge of nothing finds out whether this user may run all commands.
-	if _, err := d.conn.run(ctx, d.conn.write, purgeQueue, d.keys, append(d.head[:3:3], "")); err != nil {
+	if _, err := d.conn.run(ctx, d.conn.write, purgeQueue, d.keys, d.args("")); err != nil {
 		return err
 	}
 	if err := d.renew(ctx); err != nil {
@@ -203,6 +204,9 @@ func (d *Durability) open(ctx context.Context) error {
 	defer timer.Stop()
 	return w.wait(ctx, timer.C, nil)
 }
+
+// args returns the arguments of a script: those of queue.lua, and more.
+func (d *Durability) args(more ...string) []string { return slices.Concat(d.head, more) }
 
 // channel returns what the lane calls one of the namespace's channels.
 func (d *Durability) channel(name string) string {
@@ -257,8 +261,8 @@ func (d *Durability) Enqueue(ctx context.Context, messages []multicastregistry.M
 		}
 		at = append(at, i)
 	}
-	first := append(d.head[:3:3], strconv.Itoa(d.cfg.MaxMessages), strconv.Itoa(d.cfg.MaxBytes))
-	calls := split(len(at), messagesAtOnce, scriptBytes, first, func(args []string, item int) []string {
+	first := d.args(strconv.Itoa(d.cfg.MaxMessages), strconv.Itoa(d.cfg.MaxBytes))
+	calls := split(len(at), messagesAtOnce, first, func(args []string, item int) []string {
 		message := messages[at[item]]
 		message.AckTo = ""
 		return append(args, message.Topic, message.ID, strconv.Itoa(len(message.Payload)), rueidis.BinaryString(encodeFrame(&message)))
@@ -327,7 +331,7 @@ func (d *Durability) Ack(ctx context.Context, acks []multicastregistry.Ack) []er
 			at = append(at, i)
 		}
 	}
-	calls := split(len(at), topicsAtOnce, scriptBytes, d.head, func(args []string, item int) []string {
+	calls := split(len(at), topicsAtOnce, d.head, func(args []string, item int) []string {
 		entry, topic, id, _ := parseAckAddress(acks[at[item]].To)
 		return append(args, topic, id, entry)
 	})
@@ -343,7 +347,7 @@ func (d *Durability) Ack(ctx context.Context, acks []multicastregistry.Ack) []er
 
 // Purge implements multicastregistry.Durability.
 func (d *Durability) Purge(ctx context.Context, topic string) (int, error) {
-	reply, err := d.conn.run(ctx, d.conn.write, purgeQueue, d.keys, append(d.head[:3:3], topic))
+	reply, err := d.conn.run(ctx, d.conn.write, purgeQueue, d.keys, d.args(topic))
 	if err != nil {
 		return 0, d.conn.wrap(ctx, "purge", topic, err)
 	}

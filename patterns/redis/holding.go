@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strconv"
 	"strings"
@@ -53,11 +54,12 @@ func (d *Durability) renewing() {
 
 // report logs that something in the background fails, or works again.
 func (d *Durability) report(what string, err error) {
+	log := d.cfg.Log.With(slog.String("namespace", d.cfg.Namespace), slog.String("what", what))
 	if err != nil {
-		d.cfg.Log.Warn("redis: durability: "+what+" fails", "namespace", d.cfg.Namespace, "error", err)
+		log.Warn("redis: durability fails in the background", slog.Any("error", err))
 		return
 	}
-	d.cfg.Log.Info("redis: durability: "+what+" works again", "namespace", d.cfg.Namespace)
+	log.Info("redis: durability works again in the background")
 }
 
 // renew renews the lease, or begins a new one when it is gone: then all topics may be another's.
@@ -241,7 +243,7 @@ func (d *Durability) release(ctx context.Context, releases []release) error {
 		return err
 	}
 	defer cancel()
-	calls := split(len(releases), topicsAtOnce, scriptBytes, d.head, func(args []string, item int) []string {
+	calls := split(len(releases), topicsAtOnce, d.head, func(args []string, item int) []string {
 		r := &releases[item]
 		return append(args, r.holder, r.topic, r.handed)
 	})
@@ -290,7 +292,7 @@ func (d *Durability) claimOnce(ctx context.Context, holds []*hold) (leased bool,
 	d.mu.Lock()
 	d.inFlight++
 	session := d.session
-	calls := split(len(holds), topicsAtOnce, scriptBytes, append(d.head[:3:3], d.lease()), func(args []string, item int) []string {
+	calls := split(len(holds), topicsAtOnce, d.args(d.lease()), func(args []string, item int) []string {
 		holds[item].session = session
 		return append(args, holds[item].holder(d), holds[item].topic)
 	})

@@ -153,8 +153,8 @@ func (m *Messaging) Ack(ctx context.Context, acks []multicastregistry.Ack) []err
 	parcels := pack(acks, results)
 	bounded, cancel, err := m.conn.bound(ctx)
 	if err != nil {
-		for i := range results {
-			results[i] = m.conn.wrap(ctx, "ack of", acks[i].Identity, err)
+		for i, ack := range acks {
+			results[i] = m.conn.wrap(ctx, "ack of", ack.Identity, err)
 		}
 		return results
 	}

@@ -80,7 +80,7 @@ func (d *Durability) Settle(ctx context.Context, settlements []multicastregistry
 		return results
 	}
 	defer cancel()
-	calls := split(len(settlements), topicsAtOnce, scriptBytes, []string{d.retention()}, func(args []string, item int) []string {
+	calls := split(len(settlements), topicsAtOnce, []string{d.retention()}, func(args []string, item int) []string {
 		s := &settlements[item]
 		final := "0"
 		if s.Final {

@@ -47,7 +47,7 @@ func TestLive(t *testing.T) {
 			for _, lives := range []bool{true, false} {
 				got, err := r.Live(t.Context(), append(ids, "expires", "leaves", "leaves"))
 				noError(t, err)
-				if all := append(want[:len(want):len(want)], false, lives, lives); !slices.Equal(got, all) {
+				if all := slices.Concat(want, []bool{false, lives, lives}); !slices.Equal(got, all) {
 					t.Errorf("%v\nare live, want\n%v", got, all)
 				}
 				_, err = r.Delete(t.Context(), "leaves", 0)

@@ -36,7 +36,7 @@ func TestMessaging(t *testing.T) {
 	})
 }
 
-// TestOnCluster runs the suites of both slots on one cluster.
+// TestOnCluster runs the suites of the other slots on one cluster.
 func TestOnCluster(t *testing.T) {
 	t.Parallel()
 	cluster := clusterOf(t)
@@ -50,6 +50,11 @@ func TestOnCluster(t *testing.T) {
 		})
 	})
 	t.Run("durability", func(t *testing.T) { durabilityOn(t, Config{Addresses: cluster.Addrs, Cluster: true}) })
+	t.Run("ledger", func(t *testing.T) {
+		slottest.Ledger(t, func(t *testing.T) mr.Ledger {
+			return durability(t, connect(t, Config{Addresses: cluster.Addrs, Cluster: true}), DurabilityConfig{})
+		}, slottest.LedgerOptions{})
+	})
 }
 
 func TestMessagingConfig(t *testing.T) {

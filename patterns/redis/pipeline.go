@@ -73,13 +73,13 @@ type sized struct {
 	bytes int
 }
 
-// split divides items among calls of a script, each with the same first arguments, some items and, unless it is one item, a
-// number of bytes at most. Add appends the arguments of an item.
-func split(items, itemsAtOnce, most int, first []string, add func(args []string, item int) []string) []sized {
+// split divides items among calls of a script, each with the same first arguments, at most so many items, and scriptBytes. Add
+// appends the arguments of an item.
+func split(items, itemsAtOnce int, first []string, add func(args []string, item int) []string) []sized {
 	var calls []sized
 	for i := range items {
 		n := len(calls)
-		if n == 0 || calls[n-1].items == itemsAtOnce || calls[n-1].bytes > most {
+		if n == 0 || calls[n-1].items == itemsAtOnce || calls[n-1].bytes > scriptBytes {
 			call := sized{args: append(make([]string, 0, len(first)+4*min(itemsAtOnce, items-i)), first...), first: i}
 			calls = append(calls, call)
 			n++

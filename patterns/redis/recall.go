@@ -28,7 +28,7 @@ func (d *Durability) recall(
 		return nil, d.conn.wrap(ctx, op, "", err)
 	}
 	defer cancel()
-	calls := split(len(messages), topicsAtOnce, scriptBytes, head, func(args []string, item int) []string {
+	calls := split(len(messages), topicsAtOnce, head, func(args []string, item int) []string {
 		args = append(args, messages[item].Topic, messages[item].ID)
 		if anyEntry {
 			args = append(args, "")

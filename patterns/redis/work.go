@@ -139,7 +139,7 @@ func (d *Durability) workCheck() (worked bool, err error) {
 		return true, err
 	}
 	defer cancel()
-	calls := split(len(holds), topicsAtOnce, scriptBytes, d.head, func(all []string, item int) []string {
+	calls := split(len(holds), topicsAtOnce, d.head, func(all []string, item int) []string {
 		return append(all, args[item], holds[item].topic)
 	})
 	d.conn.runSplit(bounded, checkScript, d.keys, calls, func(first, items int, result rueidis.RedisResult) {
@@ -214,8 +214,8 @@ func (d *Durability) fetch() (worked bool, err error) {
 		return true, err // closed
 	}
 	defer cancel()
-	first := append(d.head[:3:3], strconv.Itoa(batchSize), strconv.Itoa(fetchBytes), strconv.Itoa(fetchEach))
-	calls := split(len(holds), fetchTopics, scriptBytes, first, func(all []string, item int) []string {
+	first := d.args(strconv.Itoa(batchSize), strconv.Itoa(fetchBytes), strconv.Itoa(fetchEach))
+	calls := split(len(holds), fetchTopics, first, func(all []string, item int) []string {
 		return append(all, args[2*item], args[2*item+1], holds[item].topic)
 	})
 	d.conn.runSplit(bounded, fetchScript, d.keys, calls, func(first, items int, result rueidis.RedisResult) {

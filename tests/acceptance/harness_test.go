@@ -26,46 +26,94 @@ const clockSkew = 5 * time.Second
 
 // combination is one way to fill the slots: every scenario runs on each.
 type combination struct {
+	// name tells the types: registry+messaging, or registry+messaging+durability.
 	name string
 	// durable says that what nobody receives is stored.
 	durable bool
-	// slots returns what fills them, as YAML.
-	slots func(t testing.TB) string
 }
 
 func combinations() []combination {
 	return []combination{
-		{name: "memory+memory", slots: memory},
-		{name: "memory+memory+memory", durable: true, slots: durable},
-		{name: "redis+nats", slots: redisAndNATS},
-		{name: "redis+redis", slots: redisAlone},
-		{name: "nats+nats", slots: natsAlone},
+		{name: "memory+memory"},
+		{name: "memory+memory+memory", durable: true},
+		{name: "redis+nats"},
+		{name: "redis+redis"},
+		{name: "nats+nats"},
+		{name: "redis+redis+redis", durable: true},
+		{name: "nats+nats+nats", durable: true},
+		{name: "redis+nats+nats", durable: true},
 	}
 }
 
-func memory(testing.TB) string {
-	return "{registry: {type: memory, ttl_default: 300}, messaging: {type: memory}}"
+// slot is how one slot is filled.
+type slot struct {
+	// kind is registry, messaging or durability.
+	kind string
+	// typ is the type of the backend.
+	typ string
+	// at is where the backend is, as host:port; empty in memory.
+	at string
+	// more are further options.
+	more []string
 }
 
-func durable(testing.TB) string {
-	return "{registry: {type: memory, ttl_default: 300}, messaging: {type: memory}, durability: {type: memory}}"
+func (s slot) yaml() string {
+	options := []string{"type: " + s.typ}
+	switch s.typ {
+	case "redis":
+		options = append(options, fmt.Sprintf("host: %q", s.at))
+	case "nats":
+		options = append(options, fmt.Sprintf("servers: [%q]", "nats://"+s.at))
+	}
+	return s.kind + ": {" + strings.Join(append(options, s.more...), ", ") + "}"
 }
 
-func redisAndNATS(t testing.TB) string {
+// types returns the types of registry, messaging and, if there is one, durability.
+func (c combination) types() []string { return strings.Split(c.name, "+") }
+
+// messaging returns the type of the messaging slot.
+func (c combination) messaging() string { return c.types()[1] }
+
+// slots returns what fills the slots on the shared servers, as YAML.
+func (c combination) slots(t testing.TB) string {
 	t.Helper()
-	return redisNATS(testenv.Redis(t).Addr, testenv.NATS(t).URL)
+	return c.altered(t, func(*slot) {})
 }
 
-func redisAlone(t testing.TB) string {
+// altered is slots after a change to each of them.
+func (c combination) altered(t testing.TB, alter func(*slot)) string {
 	t.Helper()
-	const slots = "{registry: {type: redis, host: %q, ttl_default: 300}, messaging: {type: redis, host: %q}}"
-	return fmt.Sprintf(slots, testenv.Redis(t).Addr, testenv.Redis(t).Addr)
+	var all []string
+	for i, typ := range c.types() {
+		s := slot{kind: []string{"registry", "messaging", "durability"}[i], typ: typ, at: address(t, typ)}
+		if s.kind == "registry" {
+			s.more = []string{"ttl_default: 300"}
+		}
+		alter(&s)
+		all = append(all, s.yaml())
+	}
+	return "{" + strings.Join(all, ", ") + "}"
 }
 
-func natsAlone(t testing.TB) string {
+// with gives one kind of slot further options.
+func with(kind string, more ...string) func(*slot) {
+	return func(s *slot) {
+		if s.kind == kind {
+			s.more = append(s.more, more...)
+		}
+	}
+}
+
+// address returns where the shared server of a type is.
+func address(t testing.TB, typ string) string {
 	t.Helper()
-	const slots = "{registry: {type: nats, servers: [%q], ttl_default: 300}, messaging: {type: nats, servers: [%q]}}"
-	return fmt.Sprintf(slots, testenv.NATS(t).URL, testenv.NATS(t).URL)
+	switch typ {
+	case "redis":
+		return testenv.Redis(t).Addr
+	case "nats":
+		return strings.TrimPrefix(testenv.NATS(t).URL, "nats://")
+	}
+	return ""
 }
 
 // redisNATS are the slots of the specification's production set-up.
@@ -74,9 +122,13 @@ func redisNATS(redis, nats string) string {
 	return fmt.Sprintf(slots, redis, nats)
 }
 
-// config is the configuration of a server with one namespace.
-func config(namespace, slots string) string {
-	return "namespaces:\n  - name: " + namespace + "\n    pattern: multicast-registry\n    backend_slots: " + slots + "\n"
+// config is the configuration of a server with one namespace, which may have further options.
+func config(namespace, slots string, more ...string) string {
+	text := "namespaces:\n  - name: " + namespace + "\n    pattern: multicast-registry\n    backend_slots: " + slots + "\n"
+	for _, option := range more {
+		text += "    " + option + "\n"
+	}
+	return text
 }
 
 // hostile identities have tried to break out of a backend's keys, topics and URLs.
@@ -89,7 +141,8 @@ var hostile = []string{
 type proxy struct {
 	*client.Client
 	namespace string
-	durable   bool // see combination
+	at        string // where it serves gRPC
+	durable   bool   // see combination
 }
 
 // onEach runs a scenario on every combination, each time against a server of its own.
@@ -101,19 +154,38 @@ func onEach(t *testing.T, scenario func(t *testing.T, p *proxy)) {
 // onThose runs a scenario on the combinations that it is about.
 func onThose(t *testing.T, about func(combination) bool, scenario func(t *testing.T, p *proxy)) {
 	t.Helper()
+	onSetUps(t, about, func(t *testing.T, c combination) { scenario(t, c.serve(t)) })
+}
+
+// onSetUps runs a scenario, which sets its servers up itself, on the combinations that it is about.
+func onSetUps(t *testing.T, about func(combination) bool, scenario func(t *testing.T, c combination)) {
+	t.Helper()
 	t.Parallel()
 	for _, c := range combinations() {
-		if !about(c) {
-			continue
+		if about(c) {
+			t.Run(c.name, func(t *testing.T) {
+				t.Parallel()
+				scenario(t, c)
+			})
 		}
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			namespace := testenv.Prefix(t)
-			p := dial(t, serve(t, config(namespace, c.slots(t))).GRPC, namespace)
-			p.durable = c.durable
-			scenario(t, p)
-		})
 	}
+}
+
+func isDurable(c combination) bool { return c.durable }
+
+// serve runs a server on the combination and returns it with a client.
+func (c combination) serve(t testing.TB) *proxy {
+	t.Helper()
+	return c.serveAs(t, testenv.Prefix(t), c.slots(t))
+}
+
+// serveAs runs a server with the given slots, and further options of its namespace.
+func (c combination) serveAs(t testing.TB, namespace, slots string, more ...string) *proxy {
+	t.Helper()
+	at := serve(t, config(namespace, slots, more...)).GRPC
+	p := dial(t, at, namespace)
+	p.at, p.durable = at, c.durable
+	return p
 }
 
 func dial(t testing.TB, server, namespace string) *proxy {
@@ -121,7 +193,7 @@ func dial(t testing.TB, server, namespace string) *proxy {
 	connection, err := client.Dial(server, client.WithNamespace(namespace))
 	must(t, err)
 	t.Cleanup(func() { check(t, connection.Close()) })
-	return &proxy{Client: connection, namespace: namespace}
+	return &proxy{Client: connection, namespace: namespace, at: server}
 }
 
 // serve runs a server with the given configuration, on free ports, until the test ends.

@@ -149,6 +149,20 @@ func TestReceipts(t *testing.T) {
 	if got, err := r.Next(t.Context()); len(got) != 1<<20 || err != nil {
 		t.Errorf("%d receipts, %v", len(got), err)
 	}
+	body := make([]byte, mr.MaxReplyBytes)
+	accepted := 0
+	for r.Put(mr.Receipt{Token: "x", Reply: mr.Reply{Body: body}}) {
+		accepted++
+	}
+	if accepted != 1<<16 || !r.Put(mr.Receipt{Token: "plain"}) {
+		t.Errorf("%d replies of %d bytes are accepted, and plain acks must be", accepted, len(body))
+	}
+	if got, err := r.Next(t.Context()); len(got) != accepted+1 || err != nil {
+		t.Errorf("%d receipts, %v", len(got), err)
+	}
+	if !r.Put(mr.Receipt{Reply: mr.Reply{Body: body}}) {
+		t.Error("reading makes no room for replies")
+	}
 	if !r.Close() || r.Close() {
 		t.Error("closing is done once")
 	}

@@ -11,6 +11,9 @@
 // of its own. It cleans up with t.Cleanup. The options tell a suite what it cannot find out by itself, such as the bound of
 // a queue; their zero values fit a backend that lives in the process and leave out what depends on such knowledge.
 //
+// Optional abilities of a slot are tested where it has them; without, their subtests are skipped and say so. A ledger, which is
+// an ability of a durability slot, has a suite of its own.
+//
 // What a suite does not test is not a contract. The suites know only the interfaces: they compare instants with the
 // backend's clock by what was live before a call began and after one ended, they take "no subscriber" as a result or from
 // an inbox, and they wait by polling until Patience is used up, never by sleeping for a while and hoping.

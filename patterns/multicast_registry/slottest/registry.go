@@ -61,6 +61,8 @@ func Registry(t *testing.T, open func(t *testing.T) mr.Registry, options Registr
 		{"LiveAndExpired", s.liveAndExpired},
 		{"LiveManyAtOnce", s.liveManyAtOnce},
 		{"LiveWhileMutating", s.liveWhileMutating},
+		{"Find", s.find},
+		{"FindEnds", s.findEnds},
 
 		{"Changes", s.changes},
 	} {
