@@ -6,7 +6,7 @@ import (
 )
 
 func messagesOf(text string) (out []Message) {
-	for _, word := range strings.Fields(text) {
+	for word := range strings.FieldsSeq(text) {
 		out = append(out, Message{Topic: word[:1], ID: word, Payload: []byte(word)})
 	}
 	return out

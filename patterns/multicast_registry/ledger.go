@@ -55,7 +55,7 @@ func (c *Coordinator) enter(ctx context.Context, req *Request, message *Message,
 		if err != nil {
 			return nil, nil, fmt.Errorf("nothing was sent: idempotency_key: %w", err)
 		}
-		if began {
+		if began || held.ID == e.record.ID { // ours, though the answer to an earlier try was lost
 			return e, nil, nil
 		}
 		first, err := decodeSummary(held.Summary)

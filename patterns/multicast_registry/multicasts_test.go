@@ -88,7 +88,7 @@ func TestPendingBecomesDelivered(t *testing.T) {
 		event, err := s.Next(t.Context())
 		noError(t, err)
 		m := event.Messages[0]
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		answer := mr.Answer{MessageName: mr.MessageName{Identity: m.Identity, ID: m.ID}, Reply: mr.Reply{Code: 7, Body: []byte("late")}}
 		noError(t, s.Ack(t.Context(), answer))
 		noError(t, s.Close())
@@ -173,7 +173,7 @@ func TestCancelWhileUnderWay(t *testing.T) {
 				var cancelling sync.WaitGroup
 				cancelling.Go(func() {
 					id := <-began
-					time.Sleep(2 * time.Second)
+					<-time.After(2 * time.Second)
 					if r := get(t, canceller, id); r.State != mr.Running || r.Result.ID != id || r.Result.TargetCount != 0 {
 						t.Errorf("under way: %+v", r)
 					}
@@ -357,7 +357,7 @@ func TestIdempotencyAfterCrash(t *testing.T) {
 		if _, err := c.Multicast(t.Context(), mr.Request{IdempotencyKey: "k", Timeout: time.Second}); !errors.Is(err, mr.ErrUnavailable) {
 			t.Errorf("while it may still run: %v", err)
 		}
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		second := multicast(t, c, mr.Request{IdempotencyKey: "k"})
 		if second.ID != first.ID || second.Replayed || second.Delivered != 1 {
 			t.Errorf("%+v", second)

@@ -47,8 +47,9 @@ func filterText(match *filter.Expr) string {
 
 // of takes in the result.
 func (s *summary) of(r *Result) {
-	s.State, s.Revision, s.Targets, s.Ended, s.Elapsed, s.Replies = Returned, r.Revision, r.TargetCount, r.Ended, r.Elapsed, r.Replies
+	s.State, s.Revision, s.Targets, s.Ended, s.Elapsed = Returned, r.Revision, r.TargetCount, r.Ended, r.Elapsed
 	s.Delivered, s.Pending, s.Failed, s.TimedOut = r.Delivered, r.Pending, r.Failed, r.TimedOut
+	s.Replies = r.Replies
 }
 
 func (s summary) encode() []byte {
@@ -233,8 +234,10 @@ func (r *reader) reply() Reply {
 
 // recordedError is the error of a target as it was, for errors.Is as well.
 func recordedError(reason Reason, text string) error {
-	of := map[Reason]error{NoSubscriber: ErrNoSubscriber, QueueFull: ErrQueueFull, PayloadTooLarge: ErrTooLarge, Gone: ErrGone}[reason]
-	return &textError{text: text, of: of}
+	sentinels := map[Reason]error{
+		NoSubscriber: ErrNoSubscriber, QueueFull: ErrQueueFull, PayloadTooLarge: ErrTooLarge, Gone: ErrGone,
+	}
+	return &textError{text: text, of: sentinels[reason]}
 }
 
 // textError is an error that was written down.
@@ -283,11 +286,12 @@ func (m *MulticastRecord) settle(settlements []Settlement) {
 		m.State = WithdrawnByID
 	}
 	for _, s := range settlements {
-		i, found := slices.BinarySearchFunc(m.Result.Targets, s.Identity, func(t Target, id string) int { return cmp.Compare(t.Identity, id) })
+		targets := m.Result.Targets
+		i, found := slices.BinarySearchFunc(targets, s.Identity, func(t Target, id string) int { return cmp.Compare(t.Identity, id) })
 		if !found {
 			continue
 		}
-		t := &m.Result.Targets[i]
+		t := &targets[i]
 		switch letter(s) {
 		case settledDelivered:
 			r := reader{rest: s.Data[1:]}

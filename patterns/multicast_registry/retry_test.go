@@ -219,7 +219,7 @@ func TestSubscriberLeaves(t *testing.T) {
 					if row.second {
 						attach(t, c, always, "id-00000")
 					}
-					time.Sleep(2 * time.Second)
+					<-time.After(2 * time.Second)
 					row.leave(t, s)
 				}()
 				result, err := c.Multicast(t.Context(), mr.Request{})

@@ -279,7 +279,8 @@ type Receipt struct {
 type Durability interface {
 	// Enqueue stores messages, in order, and returns one result for each: nil when the message will survive what the
 	// backend promises to survive. Storing a message again (same topic and ID) while it is stored is no error and keeps one
-	// copy. ErrQueueFull at the bound of the topic's queue; ErrTooLarge, other errors: it is not stored.
+	// copy. ErrQueueFull at the bound of the topic's queue; ErrTooLarge; other errors: it is not stored, unless the error says
+	// that the outcome is unknown.
 	Enqueue(ctx context.Context, messages []Message) []error
 
 	// Consume opens a subscription that yields what is stored for the topics and what is stored later, per topic in the

@@ -82,10 +82,10 @@ func (c *Coordinator) Subscribe(ctx context.Context) (*Subscriber, error) {
 	}
 	s.life, s.stop = context.WithCancel(context.WithoutCancel(ctx))
 	s.keeper = newKeeper(c.slots.Registry)
-	s.running.Go(func() { s.end(s.pumpLive()) })
+	s.running.Go(func() { s.end(s.pumpLive(s.life)) })
 	s.running.Go(func() { s.keeper.run(s.life) })
 	if s.stored != nil {
-		s.running.Go(func() { s.end(s.pumpStored()) })
+		s.running.Go(func() { s.end(s.pumpStored(s.life)) })
 	}
 	return s, nil
 }
@@ -189,9 +189,9 @@ func (s *Subscriber) end(err error) {
 }
 
 // pumpLive carries what the messaging slot yields into events.
-func (s *Subscriber) pumpLive() error {
+func (s *Subscriber) pumpLive(life context.Context) error {
 	for {
-		batch, err := s.live.Next(s.life)
+		batch, err := s.live.Next(life)
 		if err != nil {
 			return err
 		}
@@ -206,12 +206,12 @@ func (s *Subscriber) pumpLive() error {
 }
 
 // pumpStored carries what the durability slot yields into events, and behind it what came live meanwhile.
-func (s *Subscriber) pumpStored() error {
+func (s *Subscriber) pumpStored(life context.Context) error {
 	for {
-		patience, cancel := context.WithTimeout(s.life, catchupPatience)
+		patience, cancel := context.WithTimeout(life, catchupPatience)
 		batch, err := s.stored.Next(patience)
 		cancel()
-		silent := err != nil && s.life.Err() == nil && errors.Is(err, context.DeadlineExceeded)
+		silent := err != nil && life.Err() == nil && errors.Is(err, context.DeadlineExceeded)
 		if err != nil && !silent {
 			return err
 		}

@@ -1,4 +1,5 @@
-// Package nats fills slots with NATS: messaging over plain subjects, the registry over a JetStream key-value bucket. One Conn
+// Package nats fills slots with NATS: messaging over plain subjects, the registry over a JetStream key-value bucket, durability and
+// the ledger over JetStream streams; see Registry and Durability for those. One Conn
 // serves any number of slots and namespaces; it speaks to a server or a cluster, or to a server inside the process, which
 // StartEmbedded runs.
 //
@@ -8,11 +9,14 @@
 //
 //	nats sub prism.presence.user-1              receives what is multicast to user-1: the payload is the body
 //	nats reply prism.presence.user-1 ""         receives and acks: an ack is a reply
+//	nats reply prism.presence.user-1 hello      receives, and answers "hello" with its ack
 //	nats pub prism.presence.user-1 hello        is received by user-1
 //	nats request prism.presence.user-1 hello    is received by user-1, and answered by its ack
 //
-// Everything else travels in headers: Prism-Message-Id, Content-Type and Prism-Sent-At (RFC 3339, to the millisecond). What
-// is not printable ASCII in their values, and '%', is percent-encoded. A message without them gets an id of its own.
+// Everything else travels in headers: Prism-Message-Id, Content-Type, Prism-Sent-At (RFC 3339, to the millisecond), and
+// "Prism-Delivery: exactly-once" where repeats are to be dropped. What is not printable ASCII in their values, and '%', is
+// percent-encoded. A message without them gets an id of its own. An ack may have a body, of which the first 4 KiB reach the
+// sender, and a code in the header Prism-Reply-Code; with "Prism-Gone: true" it is none, but says that the recipient leaves.
 //
 // Publish writes a batch to the connection and flushes once: nil means that the server has taken the message. When the
 // connection breaks between the two, whatever was written has an unknown outcome, and says so. While there is no connection

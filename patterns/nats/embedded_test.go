@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -155,14 +156,29 @@ func runChild(dir string) {
 	if err != nil {
 		panic(err)
 	}
+	d, err := OpenDurability(ctx, c, DurabilityConfig{Namespace: "kept"})
+	if err != nil {
+		panic(err)
+	}
 	bucket, err := js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: "kept"})
 	for n := 0; err == nil; n++ {
 		key := fmt.Sprint("key-", n)
-		if _, err = bucket.Put(ctx, key, []byte(key)); err == nil {
+		if _, err = bucket.Put(ctx, key, []byte(key)); err != nil {
+			break
+		}
+		if err = d.Finish(ctx, mr.Record{ID: key, Summary: []byte(key)}); err != nil {
+			break
+		}
+		if err = d.Enqueue(ctx, []mr.Message{kept(key)})[0]; err == nil {
 			_, err = fmt.Fprintln(os.Stdout, key)
 		}
 	}
 	panic(err)
+}
+
+// kept is a message that the process stores.
+func kept(key string) mr.Message {
+	return mr.Message{Topic: mr.Topic("kept", "a"), Identity: "a", ID: key, Payload: []byte(key)}
 }
 
 // TestEmbeddedKilled kills a process with an embedded server: all that was acknowledged is there when another one starts.
@@ -187,9 +203,20 @@ func TestEmbeddedKilled(t *testing.T) {
 	if len(keys) < 500 {
 		t.Fatalf("the process stored %d keys", len(keys))
 	}
-	js, err := jetstream.New(inside(t, embedded(t, EmbeddedConfig{StoreDir: dir})).nc)
+	c := inside(t, embedded(t, EmbeddedConfig{StoreDir: dir}))
+	js, err := jetstream.New(c.nc)
 	if err != nil {
 		t.Fatal(err)
+	}
+	d := durability(t, c, DurabilityConfig{Namespace: "kept"})
+	stored, err := d.Stored(within(t), mapped(keys, kept))
+	if err != nil || slices.Contains(stored, false) {
+		t.Errorf("stored messages are missing: %v, %v", stored, err)
+	}
+	for _, key := range []string{keys[0], keys[len(keys)-1]} {
+		if record, _, err := d.Get(within(t), key); err != nil || string(record.Summary) != key {
+			t.Errorf("the multicast %s: %v", key, err)
+		}
 	}
 	bucket, err := js.KeyValue(within(t), "kept")
 	if err != nil {

@@ -126,6 +126,16 @@ func (s *messagingSuite) inbox(t *testing.T, m mr.Messaging) mr.Inbox {
 	return inbox
 }
 
+// nextMessages returns the next batch that says more than that topics have caught up.
+func nextMessages(ctx context.Context, sub mr.Subscription) (mr.Batch, error) {
+	for {
+		batch, err := sub.Next(ctx)
+		if err != nil || len(batch.Messages) > 0 || batch.Dropped > 0 {
+			return batch, err
+		}
+	}
+}
+
 // receive reads n messages, in as many batches as it takes. Losses fail the test.
 func receive(t *testing.T, patience time.Duration, sub mr.Subscription, n int) []mr.Message {
 	t.Helper()

@@ -217,16 +217,6 @@ func readCancelling(t *testing.T, patience time.Duration, sub mr.Subscription, s
 	}
 }
 
-// nextMessages returns the next batch that says more than that topics have caught up.
-func nextMessages(ctx context.Context, sub mr.Subscription) (mr.Batch, error) {
-	for {
-		batch, err := sub.Next(ctx)
-		if err != nil || len(batch.Messages) > 0 || batch.Dropped > 0 {
-			return batch, err
-		}
-	}
-}
-
 // contextCoversCall ends the contexts that subscriptions and inboxes were opened with, which must go on working.
 func (s *messagingSuite) contextCoversCall(t *testing.T) {
 	m, from := s.open(t), newSender()
