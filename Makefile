@@ -9,6 +9,7 @@ FUZZTIME  ?= 30s
 BENCH     ?= .
 BENCHTIME ?= 0.3s
 COUNT     ?= 6
+SOAK      ?= 60s
 ARGS      ?=
 
 # ---- tools ------------------------------------------------------------------------------------------------------------
@@ -70,6 +71,10 @@ race: ## hunt races: three shuffled rounds of all that runs concurrently
 .PHONY: acceptance
 acceptance: race-or-say-so ## the acceptance scenarios alone, told step by step
 	go test $(RACE) -count=1 -v -timeout 10m ./tests/acceptance/...
+
+.PHONY: soak
+soak: race-or-say-so ## everything fails at random for SOAK (60s), and every message is accounted for
+	PRISM_SOAK=$(SOAK) go test $(RACE) -count=1 -v -timeout 60m -run Soak ./tests/acceptance
 
 .PHONY: race-or-say-so
 race-or-say-so:

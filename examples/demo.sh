@@ -55,7 +55,7 @@ show $PRISM enumerate --filter '{"elevation_ft":{"$gt":12000}}'
 show curl -fsS -X POST "$API/identities:enumerate" -d '{"filter":{"room":"engineering"},"include_metadata":false}'
 
 step 'Subscribe: dev-1 with the command line, dev-2 with curl and server-sent events'
-$PRISM subscribe dev-1 -o jsonl >"$received/dev-1" &
+$PRISM subscribe dev-1 --reply 'on our way' -o jsonl >"$received/dev-1" &
 subscriber=$!
 curl -fsSN "$API/identities/dev-2:subscribe" >"$received/dev-2" &
 events=$!
@@ -71,6 +71,9 @@ echo 'both are attached'
 
 step 'Multicast: to everybody in engineering, with an answer for each'
 show $PRISM multicast --filter '{"room":"engineering"}' --payload 'Fire drill at noon'
+
+step 'Replies: an ack can carry an answer'
+show $PRISM multicast --filter '{"room":"engineering"}' --payload 'Who is coming?' --replies
 
 step 'What they received'
 for name in dev-1 dev-2; do

@@ -110,7 +110,7 @@ func (c crowd) stream(ctx context.Context, rpc patternpb.MulticastRegistryPatter
 	if err != nil {
 		return err
 	}
-	// Of as many as this the server takes the attach in two.
+	// With the stalled one there is one more than a request may name.
 	for ids := range slices.Chunk(c.ids(n), maxAttach) {
 		if err := wire.Send(attachOf("", false, ids...)); err != nil {
 			return err
@@ -260,9 +260,9 @@ func (s *scaled) stall(n int) (fitted int) {
 	s.tb.Helper()
 	s.attach(crowd{Streams: 1, Each: n, Stalled: true})
 	request := &patternpb.MulticastRequest{
-		Payload: make([]byte, 64<<10), Delivery: patternpb.Delivery_AT_MOST_ONCE, RetryAttempts: 1,
+		Payload: make([]byte, 512<<10), Delivery: patternpb.Delivery_AT_MOST_ONCE, RetryAttempts: 1,
 	}
-	const most = 4000
+	const most = 500
 	for fitted = range most {
 		got := s.multicast("stalled", request)
 		if got.GetFailedCount() > 0 {
@@ -272,7 +272,7 @@ func (s *scaled) stall(n int) (fitted int) {
 			return fitted
 		}
 	}
-	s.tb.Fatalf("%d messages of 64 KiB fit a subscriber that does not read", most)
+	s.tb.Fatalf("%d messages of 512 KiB fit a subscriber that does not read", most)
 	return 0
 }
 
@@ -331,7 +331,7 @@ func TestManyIdentities(t *testing.T) {
 					return got.GetMulticast().GetResult().GetDeliveredCount() == n
 				})
 			}
-			t.Logf("%d messages of 64 KiB until the stalled subscriber was full", s.stall(n))
+			t.Logf("%d messages of 512 KiB until the stalled subscriber was full", s.stall(n))
 			for range 3 {
 				s.reachAll(n)
 			}

@@ -1,5 +1,5 @@
-// Package nats fills slots with NATS: messaging over plain subjects, the registry over a JetStream key-value bucket, durability and
-// the ledger over JetStream streams; see Registry and Durability for those. One Conn
+// Package nats fills slots with NATS: messaging over plain subjects, the registry over a JetStream key-value bucket, durability
+// and the ledger over JetStream streams; see Registry and Durability for those. One Conn
 // serves any number of slots and namespaces; it speaks to a server or a cluster, or to a server inside the process, which
 // StartEmbedded runs.
 //

@@ -60,21 +60,51 @@ func BenchmarkEnumerate(b *testing.B) {
 func BenchmarkMulticast(b *testing.B) {
 	for _, targets := range []int{10, 100, 1000} {
 		b.Run(fmt.Sprintf("targets=%d", targets), func(b *testing.B) {
-			benchEach(b, func(b *testing.B, p *proxy) {
-				p.register(b, targets, fields)
-				p.attach(b, names(targets)...)
-				request := client.MulticastRequest{Payload: []byte("Hello!")}
-				for b.Loop() {
-					result, err := p.Multicast(b.Context(), request)
-					must(b, err)
-					if result.Delivered != targets {
-						b.Fatalf("delivered %d of %d", result.Delivered, targets)
-					}
-				}
-				ofLimit(b, time.Duration(targets)*time.Millisecond)
-			})
+			benchEach(b, func(b *testing.B, p *proxy) { benchMulticast(b, p, client.AtLeastOnce, targets, targets) })
 		})
 	}
+}
+
+// BenchmarkMulticastOverGRPC is what BenchmarkMulticast of patterns/nats measures inside a process, over gRPC at both ends:
+// a registry in memory, messaging on NATS, all targets on one stream; without acks, with acks, and with acks of all but one
+// target in a hundred, for which nobody is there.
+func BenchmarkMulticastOverGRPC(b *testing.B) {
+	for _, targets := range []int{10, 100, 1000, 10_000} {
+		for name, run := range map[string]func(b *testing.B, p *proxy){
+			"at-most-once":  func(b *testing.B, p *proxy) { benchMulticast(b, p, client.AtMostOnce, targets, targets) },
+			"at-least-once": func(b *testing.B, p *proxy) { benchMulticast(b, p, client.AtLeastOnce, targets, targets) },
+			"1%-dead": func(b *testing.B, p *proxy) {
+				benchMulticast(b, p, client.AtLeastOnce, targets, targets-max(targets/100, 1))
+			},
+		} {
+			b.Run(fmt.Sprintf("%s/targets=%d", name, targets), func(b *testing.B) {
+				b.ReportAllocs()
+				const slots = "{registry: {type: memory}, messaging: {type: nats, servers: [%q], buffer: 65536}}"
+				namespace := testenv.Prefix(b)
+				run(b, dial(b, serve(b, config(namespace, fmt.Sprintf(slots, testenv.NATS(b).URL))).GRPC, namespace))
+			})
+		}
+	}
+}
+
+// benchMulticast multicasts to targets, of which so many are attached.
+func benchMulticast(b *testing.B, p *proxy, mode client.DeliveryMode, targets, attached int) {
+	b.Helper()
+	p.register(b, targets, fields)
+	p.attach(b, names(targets)[:attached]...)
+	want := attached
+	if mode == client.AtMostOnce {
+		want = targets
+	}
+	request := client.MulticastRequest{Payload: []byte("Hello!"), Delivery: mode, Report: client.ReportUndelivered}
+	for b.Loop() {
+		result, err := p.Multicast(b.Context(), request)
+		must(b, err)
+		if result.Delivered != want {
+			b.Fatalf("delivered %d of %d", result.Delivered, targets)
+		}
+	}
+	ofLimit(b, time.Duration(targets)*time.Millisecond)
 }
 
 func fields(i int) map[string]any {

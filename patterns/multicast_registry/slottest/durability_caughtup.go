@@ -177,6 +177,7 @@ func (s *durabilitySuite) caughtUpHeldByAnother(t *testing.T) {
 	f.until("the messages come", func() bool { return len(f.got[topic]) >= len(sent) })
 	wantStored(t, f.got[topic], sent)
 	f.wantMentions(d, from, "b", map[string]int{topic: 1, from.topic("b"): 1})
+	s.caughtUpWhileWaiting(t, d, from)
 
 	// Now the holder, if it is one, has not read anything; and it goes before the second one has read its mention.
 	topic = from.topic("c")
@@ -189,6 +190,33 @@ func (s *durabilitySuite) caughtUpHeldByAnother(t *testing.T) {
 	f.caughtUp(1, topic)
 	f.until("the messages come", func() bool { return len(f.got[topic]) >= len(sent) })
 	wantStored(t, f.got[topic], sent)
+}
+
+// caughtUpWhileWaiting adds topics, of which another subscription holds one, while Next waits already.
+func (s *durabilitySuite) caughtUpWhileWaiting(t *testing.T, d mr.Durability, from *sender) {
+	t.Helper()
+	held, free := from.topic("held"), from.topic("free")
+	sent := from.numbered("held", 5)
+	enqueue(t, d, sent...)
+	receive(t, s.Patience, s.consume(t, d, held), len(sent))
+	sub := s.consume(t, d)
+	f := s.follow(t, sub)
+	ctx := within(t, s.Patience)
+	for _, topic := range []string{held, free} {
+		var adding sync.WaitGroup
+		adding.Go(func() {
+			<-time.After(20 * time.Millisecond) // so that Next waits, as a rule
+			if err := sub.Add(ctx, topic); err != nil {
+				t.Errorf("add: %v", err)
+			}
+		})
+		f.caughtUp(1, topic)
+		adding.Wait()
+	}
+	if n := len(f.got[held]); n > 0 {
+		t.Errorf("%d messages that another one holds", n)
+	}
+	noError(t, sub.Close(), "close")
 }
 
 // caughtUpManyTopics adds 1,000 topics at once, hostile ones among them, a third of which have a message.

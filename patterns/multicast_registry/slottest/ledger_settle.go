@@ -231,8 +231,8 @@ func (s *ledgerSuite) listPages(t *testing.T) {
 		var got []string
 		for before, more := "", true; more; {
 			page := listed(t, l, before, limit)
-			if len(page) > limit {
-				t.Fatalf("%d records on a page of %d", len(page), limit)
+			if len(page) > limit || len(got) > len(want) {
+				t.Fatalf("%d records on a page of %d, %d on those before; there are %d", len(page), limit, len(got), len(want))
 			}
 			if more = len(page) == limit; len(page) > 0 {
 				before = page[len(page)-1]
