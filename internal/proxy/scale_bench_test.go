@@ -41,17 +41,17 @@ const (
 
 // crowd says what the subscribers are: Streams with Each identities, all acknowledged at once, or never read.
 type crowd struct {
-	Addr    string
-	Streams int
-	Each    int
-	Stalled bool
+	Addr    string `json:"addr"`
+	Streams int    `json:"streams"`
+	Each    int    `json:"each"`
+	Stalled bool   `json:"stalled"`
 }
 
 // ids are the identities of one stream.
 func (c crowd) ids(stream int) []string {
-	ids := make([]string, c.Each)
-	for i := range ids {
-		ids[i] = fmt.Sprintf("dev-%05d", stream*c.Each+i)
+	ids := make([]string, 0, c.Each+1)
+	for i := range c.Each {
+		ids = append(ids, fmt.Sprintf("dev-%05d", stream*c.Each+i))
 	}
 	if c.Stalled {
 		ids = append(ids, stalledID)
@@ -68,14 +68,13 @@ func beCrowd(env string) error {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	var attached sync.WaitGroup
-	var rpc patternpb.MulticastRegistryPatternClient
+	var rpc patternpb.MulticastRegistryPatternClient // its connections last as long as the process
 	for i := range c.Streams {
 		if i%streamsEach == 0 {
 			conn, err := grpc.NewClient(c.Addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
 			if err != nil {
 				return err
 			}
-			defer conn.Close()
 			rpc = patternpb.NewMulticastRegistryPatternClient(conn)
 		}
 		on := rpc
@@ -207,7 +206,7 @@ func (s *scaled) attach(c crowd) {
 		s.tb.Fatal(err)
 	}
 	// The test that it is told to run is the one that looks at the environment first.
-	cmd := exec.CommandContext(context.Background(), os.Args[0], "-test.run=^TestManyStreams$") //nolint:gosec // this program
+	cmd := exec.CommandContext(context.Background(), os.Args[0], "-test.run=^TestManyStreams$")
 	cmd.Env = append(os.Environ(), crowdEnv+"="+string(env))
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()

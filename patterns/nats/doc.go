@@ -13,8 +13,9 @@
 //	nats pub prism.presence.user-1 hello        is received by user-1
 //	nats request prism.presence.user-1 hello    is received by user-1, and answered by its ack
 //
-// Everything else travels in headers: Prism-Message-Id, Content-Type, Prism-Sent-At (RFC 3339, to the millisecond), and
-// "Prism-Delivery: exactly-once" where repeats are to be dropped. What is not printable ASCII in their values, and '%', is
+// Everything else travels in headers: Prism-Message-Id, Content-Type (left out for application/octet-stream), Prism-Sent-At
+// (RFC 3339, to the millisecond; left out where the id tells it, as the version 7 UUIDs of multicasts do), and "Prism-Delivery:
+// exactly-once" where repeats are to be dropped. What is not printable ASCII in their values, and '%', is
 // percent-encoded. A message without them gets an id of its own. An ack may have a body, of which the first 4 KiB reach the
 // sender, and a code in the header Prism-Reply-Code; with "Prism-Gone: true" it is none, but says that the recipient leaves.
 //

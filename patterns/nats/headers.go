@@ -22,6 +22,9 @@ const (
 
 	deliveryOnce = "exactly-once"
 	flagged      = "true"
+	// unmarked is the content type of messages of ours that name none; noType stands for an empty one.
+	unmarked     = "application/octet-stream"
+	noType       = "-"
 	sentAtLayout = "2006-01-02T15:04:05.000Z07:00"
 )
 
@@ -51,16 +54,47 @@ func (w *headerWriter) of(m *multicastregistry.Message) nats.Header {
 	}
 	w.set(headerDelivery, delivery)
 	w.set(headerID, escape(m.ID))
-	w.set(headerContentType, escape(m.ContentType))
-	if !m.SentAt.Equal(w.sentAt) || w.header[headerSentAt] == nil {
-		w.sentAt = m.SentAt
-		sentAt := ""
-		if !m.SentAt.IsZero() {
-			sentAt = m.SentAt.UTC().Format(sentAtLayout)
-		}
-		w.set(headerSentAt, sentAt)
+	switch m.ContentType {
+	case unmarked:
+		w.set(headerContentType, "")
+	case "":
+		w.set(headerContentType, noType)
+	default:
+		w.set(headerContentType, escape(m.ContentType))
 	}
+	w.sentAt = m.SentAt
+	sentAt := ""
+	if at, ok := timeOf(m.ID); !m.SentAt.IsZero() && !(ok && at.Equal(m.SentAt)) {
+		sentAt = m.SentAt.UTC().Format(sentAtLayout)
+	}
+	w.set(headerSentAt, sentAt)
 	return w.header
+}
+
+// timeOf returns the time in a version 7 UUID, to the millisecond. Headers cost the server as much as payloads do: a time that
+// the id tells already is left out.
+func timeOf(id string) (at time.Time, ok bool) {
+	const dashes = 1<<8 | 1<<13 | 1<<18 | 1<<23
+	if len(id) != 36 || id[14] != '7' {
+		return at, false
+	}
+	var ms int64
+	for i := range 36 {
+		if dashes>>i&1 == 1 {
+			if id[i] != '-' {
+				return at, false
+			}
+			continue
+		}
+		digit := hexDigit(id[i])
+		if digit < 0 {
+			return at, false
+		}
+		if i < 13 {
+			ms = ms<<4 | int64(digit)
+		}
+	}
+	return time.UnixMilli(ms), true
 }
 
 func (w *headerWriter) set(name, value string) {
@@ -85,6 +119,12 @@ type headerReader struct {
 func (r *headerReader) read(h nats.Header, m *multicastregistry.Message) {
 	m.ID, m.ContentType = unescape(first(h, headerID)), unescape(first(h, headerContentType))
 	m.Once = first(h, headerDelivery) == deliveryOnce
+	switch {
+	case m.ContentType == noType:
+		m.ContentType = ""
+	case m.ContentType == "" && m.ID != "":
+		m.ContentType = unmarked
+	}
 	if m.ID == "" {
 		m.ID = unescape(first(h, nats.MsgIdHdr))
 	}
@@ -95,6 +135,10 @@ func (r *headerReader) read(h nats.Header, m *multicastregistry.Message) {
 	if text != r.text || text == "" {
 		at, err := time.Parse(time.RFC3339Nano, text)
 		if err != nil {
+			var ok bool
+			if m.SentAt, ok = timeOf(m.ID); ok && text == "" {
+				return
+			}
 			m.SentAt = time.Now().Truncate(time.Millisecond)
 			return
 		}

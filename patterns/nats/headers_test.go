@@ -153,3 +153,44 @@ func TestPause(t *testing.T) {
 		}
 	}
 }
+
+func TestTimeOf(t *testing.T) {
+	t.Parallel()
+	const id = "019aa0f1-2b3c-7def-8123-456789abcdef"
+	if at, ok := timeOf(id); !ok || at.UnixMilli() != 0x019aa0f12b3c {
+		t.Errorf("%v, %v", at, ok)
+	}
+	for _, other := range []string{
+		"", "x", "019aa0f1-2b3c-4def-8123-456789abcdef", "019aa0f1-2b3c-7def-8123-456789abcdeg", "019aa0f1+2b3c-7def-8123-456789abcdef",
+		id + "0", id[:35],
+	} {
+		if at, ok := timeOf(other); ok {
+			t.Errorf("%q tells the time %v", other, at)
+		}
+	}
+}
+
+// TestHeadersLeftOut sends what the reader fills in by itself: the usual content type, and the time that the id tells.
+func TestHeadersLeftOut(t *testing.T) {
+	t.Parallel()
+	at := time.UnixMilli(0x019aa0f12b3c)
+	for name, row := range map[string]struct {
+		sent    mr.Message
+		headers int
+	}{
+		"all left out":       {mr.Message{ID: "019aa0f1-2b3c-7def-8123-456789abcdef", ContentType: unmarked, SentAt: at}, 1},
+		"another time":       {mr.Message{ID: "019aa0f1-2b3c-7def-8123-456789abcdef", ContentType: unmarked, SentAt: at.Add(time.Hour)}, 2},
+		"another type":       {mr.Message{ID: "019aa0f1-2b3c-7def-8123-456789abcdef", ContentType: "text/plain", SentAt: at}, 2},
+		"an id of their own": {mr.Message{ID: "x", ContentType: unmarked, SentAt: at}, 2},
+		"no type at all":     {mr.Message{ID: "x", SentAt: at}, 3},
+	} {
+		var w headerWriter
+		var r headerReader
+		var got mr.Message
+		header := w.of(&row.sent)
+		r.read(header, &got)
+		if len(header) != row.headers || got.ID != row.sent.ID || got.ContentType != row.sent.ContentType || !got.SentAt.Equal(row.sent.SentAt) {
+			t.Errorf("%s: %v became %+v", name, header, got)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"github.com/redis/rueidis"
@@ -38,8 +39,9 @@ func (c *client) Do(ctx context.Context, cmd rueidis.Completed) rueidis.RedisRes
 	return result
 }
 
-// DoMulti implements rueidis.Client.
+// DoMulti implements rueidis.Client. The driver gets a slice of its own: it may read that for longer than the caller waits.
 func (c *client) DoMulti(ctx context.Context, cmds ...rueidis.Completed) []rueidis.RedisResult {
+	cmds = slices.Clone(cmds)
 	for i := range cmds {
 		cmds[i] = keep(cmds[i])
 	}
