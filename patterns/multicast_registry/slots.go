@@ -203,7 +203,7 @@ type Batch struct {
 	// Messages in order of arrival; per topic in the order in which they were published. The receiver owns the slice.
 	Messages []Message
 	// Dropped counts the messages that were dropped since the batch before because this subscription was full, or, by a
-	// durability slot, because they were stored for longer than the slot keeps messages.
+	// durability slot, because they were stored for longer than the slot keeps messages: it remembers how many for as long again.
 	Dropped uint64
 	// CaughtUp names topics of a durability slot's subscription: everything that was stored for such a topic when it was added
 	// has been yielded, the last of it in this batch, or is held by another subscription. Each Add of a topic is followed by
@@ -315,12 +315,13 @@ type Ledger interface {
 	// record, without Targets: of any number of concurrent Begins with one key exactly one stores. began tells which.
 	Begin(ctx context.Context, record Record) (held Record, began bool, err error)
 
-	// Finish stores the record again, Summary and Targets included, or for the first time.
+	// Finish stores the record again, Summary and Targets included, or for the first time, with its Key.
 	Finish(ctx context.Context, record Record) error
 
 	// Settle adds what has become of single targets afterwards, and returns one result for each. A settlement takes the place
 	// of an earlier one of the same multicast and identity, except that one which is not Final never takes the place of one
-	// that is. To settle what is not kept (any more) is no error and leaves nothing behind for longer than the retention.
+	// that is. One that comes before its record shows once that is stored. To settle what is not kept (any more) is no error and
+	// leaves nothing behind for longer than the retention.
 	Settle(ctx context.Context, settlements []Settlement) []error
 
 	// Get returns a record with all of its settlements, in any order. ErrNotFound when none is kept.
