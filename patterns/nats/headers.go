@@ -64,7 +64,7 @@ func (w *headerWriter) of(m *multicastregistry.Message) nats.Header {
 	}
 	w.sentAt = m.SentAt
 	sentAt := ""
-	if at, ok := timeOf(m.ID); !m.SentAt.IsZero() && !(ok && at.Equal(m.SentAt)) {
+	if at, ok := timeOf(m.ID); !m.SentAt.IsZero() && (!ok || !at.Equal(m.SentAt)) {
 		sentAt = m.SentAt.UTC().Format(sentAtLayout)
 	}
 	w.set(headerSentAt, sentAt)

@@ -85,7 +85,9 @@ func audienceMain() error {
 	if err := nc.Flush(); err != nil {
 		return err
 	}
-	fmt.Println("ready")
+	if _, err := os.Stdout.WriteString("ready\n"); err != nil {
+		return err
+	}
 	_, err = io.Copy(io.Discard, os.Stdin)
 	return err
 }

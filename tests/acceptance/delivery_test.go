@@ -387,23 +387,25 @@ func endsGone(t *testing.T, c combination) {
 		"detaches": func(s *client.Stream, _ context.CancelFunc) { check(t, s.Detach(t.Context(), name(0))) },
 		"crashes":  func(_ *client.Stream, cut context.CancelFunc) { cut() },
 	} {
-		p := c.serve(t)
-		p.register(t, 1, nil)
-		life, cut := context.WithCancel(t.Context())
-		defer cut()
-		stream, err := p.Subscribe(life)
-		must(t, err)
-		defer stream.Close()
-		must(t, stream.Attach(t.Context(), false, name(0)))
-		_, wait := p.underWay(t, client.MulticastRequest{Timeout: 30 * time.Second, RetryAttempts: 1})
-		_, err = stream.Next(t.Context())
-		must(t, err)
-		leave(stream, cut)
-		result := wait()
-		checkOutcome(t, *result, want)
-		if result.Ended != client.Complete {
-			t.Errorf("when the subscriber %s it ends %d after %v", how, result.Ended, result.Elapsed)
-		}
+		t.Run(how, func(t *testing.T) {
+			p := c.serve(t)
+			p.register(t, 1, nil)
+			life, cut := context.WithCancel(t.Context())
+			defer cut()
+			stream, err := p.Subscribe(life)
+			must(t, err)
+			defer stream.Close()
+			must(t, stream.Attach(t.Context(), false, name(0)))
+			_, wait := p.underWay(t, client.MulticastRequest{Timeout: 30 * time.Second, RetryAttempts: 1})
+			_, err = stream.Next(t.Context())
+			must(t, err)
+			leave(stream, cut)
+			result := wait()
+			checkOutcome(t, *result, want)
+			if result.Ended != client.Complete {
+				t.Errorf("it ends %d after %v", result.Ended, result.Elapsed)
+			}
+		})
 	}
 }
 

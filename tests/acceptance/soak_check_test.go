@@ -155,7 +155,7 @@ func (h *history) disturbed(m *multicast) bool {
 func (s *soak) check() {
 	t, h := s.t, s.log
 	t.Helper()
-	s.settle()
+	unrecorded := s.settle()
 	var total client.Result
 	refused := 0
 	failures := 0
@@ -183,15 +183,16 @@ func (s *soak) check() {
 		t.Errorf("seed %d: %d problems in all", s.seed, failures)
 	}
 	t.Logf("seed %d: %d multicasts (%d refused), %d targets: %d delivered, %d pending, %d failed, %d timeouts; "+
-		"%d redeliveries, %d memberships, %d restarts of brokers", s.seed, len(h.multicasts), refused, total.TargetCount, total.Delivered,
-		total.Pending, total.Failed, total.TimedOut, h.redelivered, s.memberships.Load(), s.restarts)
+		"%d redeliveries, %d memberships, %d restarts of brokers, %d unrecorded", s.seed, len(h.multicasts), refused, total.TargetCount,
+		total.Delivered, total.Pending, total.Failed, total.TimedOut, h.redelivered, s.memberships.Load(), s.restarts, unrecorded)
 	if total.Delivered == 0 || total.Pending == 0 || h.redelivered == 0 || len(s.brokers) > 0 && s.restarts < len(s.brokers) {
 		t.Error("that was no soak")
 	}
 }
 
-// settle asks for every multicast with pending targets until it has none.
-func (s *soak) settle() {
+// settle waits until everything that was stored has been handled, and asks what has become of every multicast until none of its
+// targets is pending. It returns how many multicasts have no record, because the durability backend was away when they returned.
+func (s *soak) settle() (unrecorded int) {
 	t := s.t
 	t.Helper()
 	deadline := time.Now().Add(60 * time.Second)
@@ -199,21 +200,41 @@ func (s *soak) settle() {
 		if m.err != nil || m.mode == client.AtMostOnce {
 			continue
 		}
+		for !s.arrived(m) && time.Now().Before(deadline) {
+			<-time.After(50 * time.Millisecond)
+		}
 		for p := s.proxies[(m.through+1)%len(s.proxies)]; ; {
 			record, err := p.GetMulticast(t.Context(), m.id)
-			m.later = record
-			if err == nil && record.State != client.Running && record.Result.Pending == 0 {
+			missing := errors.Is(err, client.ErrNotFound) || err == nil && record.State == client.Running
+			if missing && s.log.disturbed(m) {
+				unrecorded++
 				break
 			}
-			if time.Now().After(deadline) || errors.Is(err, client.ErrNotFound) {
-				if !s.log.disturbed(m) || err == nil {
-					t.Errorf("seed %d: multicast %s through proxy %d from %v to %v: %v, %+v", s.seed, m.id, m.through, m.began, m.ended, err, record)
-				}
+			m.later = record
+			if err == nil && !missing && record.Result.Pending == 0 {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Errorf("seed %d: multicast %s through proxy %d from %v to %v: by now %v, %+v; outages %v",
+					s.seed, m.id, m.through, m.began, m.ended, err, record, s.log.outages)
 				break
 			}
 			<-time.After(50 * time.Millisecond)
 		}
 	}
+	return unrecorded
+}
+
+// arrived tells whether what was stored of a multicast was handled.
+func (s *soak) arrived(m *multicast) bool {
+	for _, target := range m.result.Targets {
+		if target.Status == client.Pending {
+			if all, _ := s.log.count(client.MessageName{Identity: target.Identity, ID: m.id}); all == 0 {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // problems returns what is wrong with a multicast.
@@ -264,4 +285,3 @@ func (s *soak) problems(m *multicast) (problems []string) {
 	}
 	return problems
 }
-

@@ -146,8 +146,8 @@ func (s *soak) run(span time.Duration) {
 // disturb breaks connections, ends programs and restarts the brokers, until the time is over.
 func (s *soak) disturb(span time.Duration) {
 	r := s.random("disturber", 0)
-	end := time.After(span)
-	for n := 0; ; n++ {
+	begin, end := time.Now(), time.After(span)
+	for {
 		pause := time.NewTimer(time.Duration(50+r.IntN(200)) * time.Millisecond)
 		select {
 		case <-pause.C:
@@ -161,8 +161,8 @@ func (s *soak) disturb(span time.Duration) {
 		} else {
 			m.crash()
 		}
-		// Each broker is away once in the middle, and in a long run about every 20 seconds.
-		if turn := s.restarts; len(s.brokers) > 0 && time.Since(s.start) > time.Duration(turn+1)*min(span/3, 10*time.Second) {
+		// Each broker is away once in a short run, and about every 20 seconds in a long one.
+		if turn := s.restarts; len(s.brokers) > 0 && time.Since(begin) > time.Duration(turn+1)*min(span/3, 10*time.Second) {
 			b := s.brokers[turn%len(s.brokers)]
 			s.log.away(b.name, true)
 			b.stop()
