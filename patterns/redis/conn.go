@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"strconv"
@@ -201,6 +202,16 @@ func Open(ctx context.Context, cfg Config) (*Conn, error) {
 	return c, nil
 }
 
+// retryDelay lets the driver repeat a read at growing intervals for about a second: who asks while Redis is away is told so soon.
+func retryDelay(attempts int, _ rueidis.Completed, _ error) time.Duration {
+	const first, doublings, most = time.Millisecond, 8, 11
+	if attempts > most {
+		return -1
+	}
+	delay := first << min(attempts-1, doublings)
+	return delay/2 + rand.N(delay/2+1)
+}
+
 // option returns what the driver takes.
 func (c Config) option(o *opening) (rueidis.ClientOption, error) {
 	option := rueidis.ClientOption{
@@ -217,6 +228,7 @@ func (c Config) option(o *opening) (rueidis.ClientOption, error) {
 		ReadBufferEachConn: bufferBytes, WriteBufferEachConn: bufferBytes,
 		BlockingPoolSize: blockingConns,
 		DisableCache:     true,
+		RetryDelay:       retryDelay,
 	}
 	if c.PasswordFile != "" {
 		option.AuthCredentialsFn = func(rueidis.AuthCredentialsContext) (rueidis.AuthCredentials, error) {

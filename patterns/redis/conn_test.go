@@ -245,7 +245,7 @@ func TestTLS(t *testing.T) {
 
 func TestCluster(t *testing.T) {
 	t.Parallel()
-	cluster := testenv.RedisCluster(t)
+	cluster := clusterOf(t)
 	wantOpenError(t, Config{Host: cluster.Addrs[0]}, mr.ErrInvalid, "cluster: ")
 	c := connect(t, Config{Addresses: cluster.Addrs, Cluster: true})
 	// Namespaces live on different masters.

@@ -362,10 +362,19 @@ func clusterOf(t *testing.T) *testenv.RedisClusterProcess {
 			return
 		}
 		stacks := make([]byte, 1<<22)
-		eventually(t, "the driver's goroutines end", func() bool {
-			all := string(stacks[:runtime.Stack(stacks, true)])
-			return clusterTests.Load() > 0 || !strings.Contains(all, "rueidis.(*clusterClient)") && !strings.Contains(all, "rueidis.(*call)")
-		})
+		var left string
+		for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); <-time.After(50 * time.Millisecond) {
+			left = ""
+			for stack := range strings.SplitSeq(string(stacks[:runtime.Stack(stacks, true)]), "\n\n") {
+				if strings.Contains(stack, "rueidis.(*clusterClient)") || strings.Contains(stack, "rueidis.(*call)") {
+					left = stack
+				}
+			}
+			if left == "" || clusterTests.Load() > 0 {
+				return
+			}
+		}
+		t.Errorf("the driver's goroutines do not end: %s", left)
 	})
 	return testenv.RedisCluster(t)
 }

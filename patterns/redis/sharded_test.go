@@ -61,7 +61,7 @@ func TestSharded(t *testing.T) {
 // TestShardedOnCluster also proves that no script touches keys of two slots.
 func TestShardedOnCluster(t *testing.T) {
 	t.Parallel()
-	cluster := testenv.RedisCluster(t)
+	cluster := clusterOf(t)
 	shardedSuite(t, func(t testing.TB) *Conn {
 		t.Helper()
 		c := connect(t, Config{Addresses: cluster.Addrs, Cluster: true})
@@ -119,7 +119,7 @@ func TestShardOf(t *testing.T) {
 
 // TestShardSlots asks Redis for the slots of all keys: those of a shard share one, and no two shards do.
 func TestShardSlots(t *testing.T) {
-	cluster := testenv.RedisCluster(t)
+	cluster := clusterOf(t)
 	c := connect(t, Config{Addresses: cluster.Addrs, Cluster: true})
 	s := NewSharded(c, RegistryConfig{Namespace: testenv.Prefix(t), Shards: 16})
 	slots := map[int64]int{}
