@@ -30,6 +30,8 @@ type Identity struct {
 	ID string
 	// Metadata is a JSON object: nil, bool, string, int64, uint64 (above the int64s), float64, []any and map[string]any.
 	Metadata map[string]any
+	// Encoded is Metadata as AppendMetadata writes it. A Querier hands it out in place of Metadata; elsewhere it is empty.
+	Encoded string
 	// TTL is the length of the lease, or NoExpiry.
 	TTL time.Duration
 	// RegisteredAt is when the identity was put, by the backend's clock.

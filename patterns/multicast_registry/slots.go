@@ -85,6 +85,88 @@ type Finder interface {
 	Find(ctx context.Context, match *filter.Expr) iter.Seq2[string, error]
 }
 
+// Querier is an optional ability of a registry that answers whole queries itself, exactly: it has an index.
+type Querier interface {
+	// Query returns live identities that match, in order, and counts. Errors are those of Scan.
+	Query(ctx context.Context, q Selection) (Selected, error)
+}
+
+// Selection is a query as a Querier takes it.
+type Selection struct {
+	// Match selects; nil matches everything.
+	Match *filter.Expr
+	// Order sorts by fields; identities that are equal in them, or all without any, come in byte order of their names.
+	Order []Order
+	// After leaves out what comes before a place in that order, and what is there. Nil: from the beginning.
+	After *Place
+	// Limit is the most identities; 0: only counts.
+	Limit int
+	// MaxBytes ends the answer early, though not before the first identity, when names and metadata, with 64 bytes for each
+	// identity, would be more. 0: no bound.
+	MaxBytes int
+	// Total says that all matches are counted, whatever After and Limit.
+	Total bool
+	// CountBy counts all matches by the values of each of these fields.
+	CountBy [][]string
+	// MaxGroups is the most groups for each of CountBy: the largest first, of equal ones in the order of filter.Compare.
+	MaxGroups int
+}
+
+// Order is a field to sort by, in the order of filter.Compare; what has no scalar there comes last.
+type Order struct {
+	// Path are the keys from the outside in.
+	Path []string
+	// Descending turns the order of this field round.
+	Descending bool
+}
+
+// Place is where an identity stands in an order.
+type Place struct {
+	// Values are the scalars, in the form of filter.Scalar, of the fields of Order; Absent where there is none.
+	Values []any
+	// ID is the identity.
+	ID string
+}
+
+// Absent is the value of a field that is missing or no scalar. filter.Compare puts it last.
+type Absent struct{}
+
+// Selected is what a Querier returns.
+type Selected struct {
+	// Identities have Encoded set in place of Metadata.
+	Identities []Identity
+	// More says that further matches come after the last of Identities.
+	More bool
+	// Last is the place of the last of Identities; nil when there are none.
+	Last *Place
+	// Total counts all matches, when that was asked for.
+	Total int
+	// Groups are the counts by each of CountBy.
+	Groups []Groups
+	// Revision is what the answer reflects at the least.
+	Revision Revision
+}
+
+// Groups are matches counted by the value of one field.
+type Groups struct {
+	// Path are the field's keys from the outside in.
+	Path []string
+	// Groups are the largest groups.
+	Groups []Group
+	// Omitted is how many further groups there are.
+	Omitted int
+	// Missing counts the matches that are in no group: their field is missing, an object, or an array without scalars.
+	Missing int
+}
+
+// Group is the matches whose field is equal to one value. An array is in the group of each of its scalars.
+type Group struct {
+	// Value is in the form of filter.Scalar.
+	Value any
+	// Count is how many matches there are.
+	Count int
+}
+
 // Changes is an optional ability of a registry: a feed of its changes, from which a reader keeps an exact copy.
 type Changes interface {
 	// Changes yields what has changed after a position, then what changes, as it happens, without a gap, until the context
