@@ -149,12 +149,15 @@ func (c *Coordinator) ListMulticasts(ctx context.Context, before string, limit i
 }
 
 // CancelMulticast withdraws what is stored and not delivered, and ends the multicast if it is under way: at once in this
-// process; one that runs in another stores nothing any more. It tells how many messages it has withdrawn, and what has become
-// of the multicast. Errors as for GetMulticast.
+// process; one that runs in another stores nothing any more. Where nothing is left to cancel it changes nothing. It tells how many
+// messages it has withdrawn, and what has become of the multicast. Errors as for GetMulticast.
 func (c *Coordinator) CancelMulticast(ctx context.Context, id string) (withdrawn int, record *MulticastRecord, err error) {
 	record, running, err := c.load(ctx, id)
 	if err != nil {
 		return 0, nil, err
+	}
+	if at, _ := c.pending(record); !running && len(at) == 0 {
+		return 0, record, nil // nothing is left to cancel
 	}
 	mark := Settlement{ID: id, Final: true, Data: []byte{settledCancelled}}
 	if err := errors.Join(c.ledger.Settle(ctx, []Settlement{mark})...); err != nil {

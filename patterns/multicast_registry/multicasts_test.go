@@ -152,6 +152,18 @@ func TestStoredMessagesGo(t *testing.T) {
 	}
 }
 
+// TestCancelTooLate cancels what has been delivered already.
+func TestCancelTooLate(t *testing.T) {
+	t.Parallel()
+	c, _ := kept(t, 1)
+	attach(t, c, always, "id-00000")
+	sent := multicast(t, c, mr.Request{})
+	n, record, err := c.CancelMulticast(t.Context(), sent.ID)
+	if err != nil || n != 0 || record.State != mr.Returned || record.Result.Delivered != 1 {
+		t.Errorf("withdrew %d: %+v, %v", n, record, err)
+	}
+}
+
 // TestCancelWhileUnderWay cancels a multicast whose target does not ack, here and through another process.
 func TestCancelWhileUnderWay(t *testing.T) {
 	t.Parallel()
