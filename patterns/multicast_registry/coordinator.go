@@ -1,27 +1,12 @@
 package multicastregistry
 
 import (
-	"cmp"
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/prism-data-layer/prism/patterns/multicast_registry/filter"
-)
-
-// Page sizes of Enumerate.
-const (
-	DefaultPageSize = 100
-	MaxPageSize     = 10_000
-	// maxPageBytes ends a page early, so that it fits into a message of gRPC's default size, 4 MiB.
-	maxPageBytes = 2 << 20
-	// identityBytes is what an identity takes besides its name and metadata, about.
-	identityBytes = 64
 )
 
 // Coordinator runs the multicast registry of one namespace over its slots. It keeps no identities: what it holds are the
@@ -34,6 +19,8 @@ type Coordinator struct {
 	counter Counter // nil when the registry cannot count
 	prober  Prober  // nil when the registry cannot look identities up
 	finder  Finder  // nil when the registry cannot evaluate filters exactly
+	querier Querier // answers queries itself, or by scans
+	copied  Copy    // nil when the registry is no copy of another one
 
 	ledger   Ledger // nil when multicasts are not kept; so is the recaller then
 	recaller Recaller
@@ -67,6 +54,11 @@ func Open(ctx context.Context, cfg Config, slots Slots) (*Coordinator, error) {
 	c.counter, _ = slots.Registry.(Counter)
 	c.prober, _ = slots.Registry.(Prober)
 	c.finder, _ = slots.Registry.(Finder)
+	c.copied, _ = slots.Registry.(Copy)
+	var ok bool
+	if c.querier, ok = slots.Registry.(Querier); !ok {
+		c.querier = scanner{slots.Registry}
+	}
 	if recaller, ok := slots.Durability.(Recaller); ok {
 		if c.ledger, ok = slots.Durability.(Ledger); ok {
 			c.recaller = recaller
@@ -171,134 +163,6 @@ func checkTTL(ttl, ifZero time.Duration) (time.Duration, error) {
 
 // maxTTL keeps expiry times within what every backend can hold.
 const maxTTL = 100 * 365 * 24 * time.Hour
-
-// Query is what Enumerate takes.
-type Query struct {
-	// Filter selects by metadata; nil matches every identity.
-	Filter *filter.Expr
-	// PageSize is the most identities to return: up to MaxPageSize; 0 means DefaultPageSize. A page of more than about 2 MiB
-	// ends early.
-	PageSize int
-	// PageToken is the NextPageToken of the page before. Empty: the first page.
-	PageToken string
-}
-
-// Page is one page of matching identities.
-type Page struct {
-	// Identities in byte order of their names.
-	Identities []Identity
-	// NextPageToken leads to the next page. Empty: this was the last one.
-	NextPageToken string
-	// Total counts the matches on all pages, at the time of this one.
-	Total int
-	// Revision is what the page reflects at the least. 0 when the backend keeps no revisions.
-	Revision Revision
-}
-
-// Enumerate returns a page of the live identities that match. Walking the pages neither skips nor repeats an identity
-// that stays registered meanwhile.
-func (c *Coordinator) Enumerate(ctx context.Context, q Query) (Page, error) {
-	size := cmp.Or(q.PageSize, DefaultPageSize)
-	if size < 0 || size > MaxPageSize {
-		return Page{}, invalid("page_size", "must be between 1 and %d", MaxPageSize)
-	}
-	after, err := parsePageToken(q.PageToken)
-	if err != nil {
-		return Page{}, err
-	}
-	matches, revision, err := c.matches(ctx, q.Filter)
-	if err != nil {
-		return Page{}, err
-	}
-	page := Page{Total: len(matches), Revision: revision}
-	start, found := slices.BinarySearchFunc(matches, after, func(m Identity, id string) int { return cmp.Compare(m.ID, id) })
-	if found {
-		start++
-	}
-	rest := matches[start:]
-	if n := fitting(rest, size); n < len(rest) {
-		rest = rest[:n]
-		page.NextPageToken = pageToken(rest[n-1].ID)
-	}
-	page.Identities = rest
-	return page, nil
-}
-
-// fitting returns how many identities make up a page: one at least, if there is one.
-func fitting(identities []Identity, most int) int {
-	bytes := 0
-	for i := range min(len(identities), most) {
-		bytes += identityBytes + len(identities[i].ID) + metadataSize(identities[i].Metadata)
-		if bytes > maxPageBytes && i > 0 {
-			return i
-		}
-	}
-	return min(len(identities), most)
-}
-
-// matches returns every live identity that matches, ordered by name, and the revision they reflect at the least.
-func (c *Coordinator) matches(ctx context.Context, match *filter.Expr) ([]Identity, Revision, error) {
-	revision, err := c.revision(ctx)
-	if err != nil {
-		return nil, 0, err
-	}
-	var found []Identity
-	for identity, err := range c.slots.Registry.Scan(ctx, match) {
-		if err != nil {
-			return nil, 0, err
-		}
-		if filter.Match(match, identity.Metadata) {
-			found = append(found, identity)
-		}
-	}
-	slices.SortFunc(found, func(a, b Identity) int { return cmp.Compare(a.ID, b.ID) })
-	return found, revision, nil
-}
-
-// names is matches for those who need no more than the names.
-func (c *Coordinator) names(ctx context.Context, match *filter.Expr) (found []string, revision Revision, err error) {
-	if revision, err = c.revision(ctx); err != nil {
-		return nil, 0, err
-	}
-	if c.finder == nil {
-		for identity, err := range c.slots.Registry.Scan(ctx, match) {
-			if err != nil {
-				return nil, 0, err
-			}
-			if filter.Match(match, identity.Metadata) {
-				found = append(found, identity.ID)
-			}
-		}
-	} else {
-		for name, err := range c.finder.Find(ctx, match) {
-			if err != nil {
-				return nil, 0, err
-			}
-			found = append(found, name)
-		}
-	}
-	slices.Sort(found)
-	return found, revision, nil
-}
-
-// revision is the one that what is read from now on reflects at the least; 0 when the registry has none.
-func (c *Coordinator) revision(ctx context.Context) (Revision, error) {
-	if c.head == nil {
-		return 0, nil
-	}
-	return c.head.Head(ctx)
-}
-
-// A page token is the last identity of the page before, so that it stays good whatever is registered meanwhile.
-func pageToken(last string) string { return base64.RawURLEncoding.EncodeToString([]byte(last)) }
-
-func parsePageToken(token string) (after string, err error) {
-	raw, err := base64.RawURLEncoding.DecodeString(token)
-	if err != nil || len(raw) > MaxIdentityBytes {
-		return "", invalid("page_token", "is not a token that this server handed out")
-	}
-	return string(raw), nil
-}
 
 // Count returns the number of live identities; ok is false when the registry cannot count.
 func (c *Coordinator) Count(ctx context.Context) (n int, ok bool, err error) {

@@ -38,6 +38,8 @@ type Request struct {
 	MaxTargets int
 	// DryRun resolves the targets and sends nothing.
 	DryRun bool
+	// Recency is how recent the targets have to be.
+	Recency
 	// Began, if set, is called once when the targets are known, before anything is sent. The result has its ID, Revision,
 	// Delivery and the number of targets, in no status yet. It is not called for a replayed result.
 	Began func(id string, revision Revision, targets int)
@@ -57,7 +59,7 @@ func (c *Coordinator) Multicast(ctx context.Context, req Request) (*Result, erro
 	}
 	waiting, cancel := withMargin(ctx, start, req.Timeout)
 	defer cancel()
-	names, revision, err := c.names(waiting, req.Filter)
+	names, revision, err := c.names(waiting, req.Filter, req.Recency)
 	switch {
 	case err != nil && waiting.Err() != nil && ctx.Err() == nil:
 		return nil, fmt.Errorf("nothing was sent: the timeout of %s passed while the targets were looked up: %w", req.Timeout, err)

@@ -167,6 +167,14 @@ type Group struct {
 	Count int
 }
 
+// Copy is an optional ability of a registry that answers reads from a copy of another registry, which it keeps by that one's
+// Changes. Head is the other one's.
+type Copy interface {
+	// Reach waits until the copy reflects a revision, and in any case all that was written through this registry, and returns
+	// what it reflects then. ErrUnavailable when the copy is not there in time, and when it is older than it may be.
+	Reach(ctx context.Context, revision Revision) (Revision, error)
+}
+
 // Changes is an optional ability of a registry: a feed of its changes, from which a reader keeps an exact copy.
 type Changes interface {
 	// Changes yields what has changed after a position, then what changes, as it happens, without a gap, until the context

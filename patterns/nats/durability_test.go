@@ -52,10 +52,11 @@ func TestDurability(t *testing.T) {
 	slottest.Durability(t, open, options)
 }
 
-// TestDurabilityCluster runs the suite on three replicas, through all servers in turn.
+// TestDurabilityCluster runs the brief suite on three replicas, through all servers in turn.
 func TestDurabilityCluster(t *testing.T) {
 	t.Parallel()
 	cluster := testenv.NATSCluster(t)
 	open, options := durabilityOptions(t, testenv.Prefix(t), len(cluster.URLs), cluster.URLs...)
+	options.Brief = true
 	slottest.Durability(t, open, options)
 }

@@ -169,7 +169,7 @@ func TestLedger(t *testing.T) {
 	ledgers(t, 1, testenv.NATS(t).URL)
 }
 
-// TestLedgerCluster runs the suite on three replicas, through all servers in turn.
+// TestLedgerCluster runs the brief suite on three replicas, through all servers in turn.
 func TestLedgerCluster(t *testing.T) {
 	t.Parallel()
 	cluster := testenv.NATSCluster(t)
@@ -187,6 +187,7 @@ func ledgers(t *testing.T, replicas int, urls ...string) {
 	slottest.Ledger(t, func(t *testing.T) mr.Ledger {
 		return open(t, DurabilityConfig{Namespace: testenv.Prefix(t)})
 	}, slottest.LedgerOptions{
+		Brief: replicas > 1,
 		OpenPair: func(t *testing.T) (a, b mr.Ledger) {
 			cfg := DurabilityConfig{Namespace: testenv.Prefix(t)}
 			return open(t, cfg), open(t, cfg)

@@ -48,7 +48,7 @@ type withoutFeed struct {
 	mr.Pinger
 }
 
-// TestRegistryCluster runs the suite on three replicas: answers may come from one that is behind. The change feed is left out,
+// TestRegistryCluster runs the brief suite on three replicas: answers may come from one that is behind. The change feed is left out,
 // because on a cluster it may begin anew (its log is written without waiting), which the suite takes for a fault; see
 // TestChangesCluster.
 func TestRegistryCluster(t *testing.T) {
@@ -60,6 +60,7 @@ func TestRegistryCluster(t *testing.T) {
 		return withoutFeed{r, r, r, r}
 	}
 	slottest.Registry(t, func(t *testing.T) mr.Registry { return open(t, testenv.Prefix(t)) }, slottest.RegistryOptions{
+		Brief: true,
 		OpenPair: func(t *testing.T) (a, b mr.Registry) {
 			namespace := testenv.Prefix(t)
 			return open(t, namespace), open(t, namespace)

@@ -53,7 +53,7 @@ func TestOnCluster(t *testing.T) {
 	t.Run("ledger", func(t *testing.T) {
 		slottest.Ledger(t, func(t *testing.T) mr.Ledger {
 			return durability(t, connect(t, Config{Addresses: cluster.Addrs, Cluster: true}), DurabilityConfig{})
-		}, slottest.LedgerOptions{})
+		}, slottest.LedgerOptions{Brief: true})
 	})
 }
 

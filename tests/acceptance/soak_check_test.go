@@ -1,6 +1,7 @@
 package acceptance
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -162,7 +163,8 @@ func (s *soak) check() {
 	for _, m := range h.multicasts {
 		if m.err != nil {
 			refused++
-			if m.id != "" || !errors.Is(m.err, client.ErrUnavailable) || !h.disturbed(m) {
+			told := errors.Is(m.err, client.ErrUnavailable) || errors.Is(m.err, context.DeadlineExceeded)
+			if m.id != "" || !told || !h.disturbed(m) {
 				t.Errorf("multicast %q through proxy %d from %v to %v: %v; outages %v", m.id, m.through, m.began, m.ended, m.err, h.outages)
 			}
 			continue

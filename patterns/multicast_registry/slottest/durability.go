@@ -19,10 +19,10 @@ type durabilitySuite struct {
 func Durability(t *testing.T, open func(t *testing.T) mr.Durability, options DurabilityOptions) {
 	t.Helper()
 	s := &durabilitySuite{DurabilityOptions: options.withDefaults(), open: open}
-	for _, sub := range []struct {
-		name string
-		run  func(*testing.T)
-	}{
+	long := []string{
+		"HostileIdentities", "ManyTopics", "WithdrawMany", "WithdrawRace", "CaughtUpWithBacklog", "NextCancelled",
+	}
+	run(t, options.Brief, long, []subtest{
 		{"StoredThenConsumed", s.storedThenConsumed},
 		{"Live", s.live},
 		{"Payloads", s.payloads},
@@ -75,9 +75,7 @@ func Durability(t *testing.T, open func(t *testing.T) mr.Durability, options Dur
 		{"WithdrawRace", s.withdrawRace},
 		{"WithdrawMakesRoom", s.withdrawMakesRoom},
 		{"RecallCancelled", s.recallCancelled},
-	} {
-		t.Run(sub.name, sub.run)
-	}
+	})
 }
 
 func (s *durabilitySuite) consume(t *testing.T, d mr.Durability, topics ...string) mr.Subscription {

@@ -23,10 +23,10 @@ type ledgerSuite struct {
 func Ledger(t *testing.T, open func(t *testing.T) mr.Ledger, options LedgerOptions) {
 	t.Helper()
 	s := &ledgerSuite{LedgerOptions: options.withDefaults(), open: open}
-	for _, sub := range []struct {
-		name string
-		run  func(*testing.T)
-	}{
+	long := []string{
+		"SettleMany", "HostileKeys", "Concurrent", "LargeRecords",
+	}
+	run(t, options.Brief, long, []subtest{
 		{"BeginAndFinish", s.beginAndFinish},
 		{"FinishWithoutBegin", s.finishWithoutBegin},
 		{"FinishAgain", s.finishAgain},
@@ -54,9 +54,7 @@ func Ledger(t *testing.T, open func(t *testing.T) mr.Ledger, options LedgerOptio
 		{"Retention", s.retention},
 		{"Cancelled", s.cancelled},
 		{"Concurrent", s.concurrent},
-	} {
-		t.Run(sub.name, sub.run)
-	}
+	})
 }
 
 // multicasts makes the ids of multicasts, as a coordinator does: UUIDs of version 7, later ones behind earlier ones.

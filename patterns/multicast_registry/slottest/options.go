@@ -2,6 +2,7 @@ package slottest
 
 import (
 	"cmp"
+	"slices"
 	"testing"
 	"time"
 
@@ -14,8 +15,26 @@ const (
 	defaultTolerance   = 2 * time.Millisecond
 )
 
+// subtest is one part of a suite.
+type subtest struct {
+	name string
+	run  func(*testing.T)
+}
+
+// run runs the subtests, except some when the suite is to be brief.
+func run(t *testing.T, brief bool, long []string, subtests []subtest) {
+	t.Helper()
+	for _, sub := range subtests {
+		if !brief || !slices.Contains(long, sub.name) {
+			t.Run(sub.name, sub.run)
+		}
+	}
+}
+
 // RegistryOptions tells the registry suite what it cannot find out by itself.
 type RegistryOptions struct {
+	// Brief leaves out what takes long and does not depend on the number of servers: for a second set-up of a backend.
+	Brief bool
 	// Patience bounds the wait for what must happen. Default: 20 seconds.
 	Patience time.Duration
 	// ShortestTTL is a lease that is long enough for a few calls and short enough to be waited for. Default: 150 ms.
@@ -69,6 +88,8 @@ func (o MessagingOptions) withDefaults() MessagingOptions {
 
 // DurabilityOptions tells the durability suite what it cannot find out by itself.
 type DurabilityOptions struct {
+	// Brief leaves out what takes long and does not depend on the number of servers: for a second set-up of a backend.
+	Brief bool
 	// Patience bounds the wait for what must happen. Default: 20 seconds.
 	Patience time.Duration
 	// QueueBound is how many messages a topic's queue holds, as the opener configured it; at least 100. 0 leaves out what
@@ -89,6 +110,8 @@ type DurabilityOptions struct {
 
 // LedgerOptions tells the ledger suite what it cannot find out by itself.
 type LedgerOptions struct {
+	// Brief leaves out what takes long and does not depend on the number of servers: for a second set-up of a backend.
+	Brief bool
 	// Patience bounds the wait for what must happen. Default: 20 seconds.
 	Patience time.Duration
 	// OpenPair opens one empty ledger twice, as two processes would. Optional.

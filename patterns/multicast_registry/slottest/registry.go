@@ -18,10 +18,10 @@ type registrySuite struct {
 func Registry(t *testing.T, open func(t *testing.T) mr.Registry, options RegistryOptions) {
 	t.Helper()
 	s := &registrySuite{RegistryOptions: options.withDefaults(), open: open}
-	for _, sub := range []struct {
-		name string
-		run  func(*testing.T)
-	}{
+	long := []string{
+		"Differential", "ScanBreak", "LiveManyAtOnce", "LiveWhileMutating", "ScanWhileMutating", "ScanCancelled", "HostileIdentities", "HostileMetadata", "LargeMetadata",
+	}
+	run(t, options.Brief, long, []subtest{
 		{"RoundTrip", s.roundTrip},
 		{"Create", s.create},
 		{"CreateContention", s.createContention},
@@ -65,9 +65,7 @@ func Registry(t *testing.T, open func(t *testing.T) mr.Registry, options Registr
 		{"FindEnds", s.findEnds},
 
 		{"Changes", s.changes},
-	} {
-		t.Run(sub.name, sub.run)
-	}
+	})
 }
 
 // identity is what the tests put where the content does not matter.

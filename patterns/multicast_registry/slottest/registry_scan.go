@@ -84,7 +84,7 @@ func (s *registrySuite) differential(t *testing.T) {
 		all[id] = RandomMetadata(rng)
 		wantMetadata(t, put(t, r, mr.Identity{ID: id, Metadata: all[id], TTL: time.Hour}, mr.Create), all[id])
 	}
-	for range 300 {
+	for range 120 {
 		source := RandomFilter(rng)
 		e, err := filter.Parse(source)
 		noError(t, err, source)
