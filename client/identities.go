@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"iter"
 	"strings"
 	"time"
@@ -12,9 +13,6 @@ import (
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
 	"github.com/prism-data-layer/prism/patterns/multicast_registry/filter"
 )
-
-// allPageSize is the page size of All when the query names none.
-const allPageSize = 1000
 
 // Register stores an identity and starts its lease. It returns the identity as stored; ErrAlreadyExists when a live one of
 // that name exists and the mode is Create.
@@ -106,46 +104,79 @@ type Query struct {
 	PageToken string
 	// OmitMetadata leaves the metadata of the identities out.
 	OmitMetadata bool
+	// SortBy orders by fields, up to 16, and then by name: "room", "sensor.temp", "-battery" from the largest down. null comes
+	// first, then false and true, numbers, strings; identities without such a value come last. A dot descends into an object;
+	// `\.` is a dot of the name, `\-` a leading hyphen of it.
+	SortBy []string
+	// Fields are the only fields of the metadata to return, up to 16, spelled as in SortBy. Nil: all.
+	Fields []string
+	// CountBy counts all matches by the values of fields, up to 16, spelled as in SortBy: see Page.Groups.
+	CountBy []string
+	// MaxGroups is the most groups for each field of CountBy, the largest ones. Default: 1,000, which is the most.
+	MaxGroups int
+	// CountOnly returns counts and no identities.
+	CountOnly bool
+	// Consistency says how recent the answer has to be. Default: Eventual.
+	Consistency Consistency
+	// MinRevision is a revision, of a registration for example, that the answer has to reflect. 0: none.
+	MinRevision Revision
 }
 
-// Enumerate returns one page of the live identities that match, ordered by name. All walks through all pages.
-func (c *Client) Enumerate(ctx context.Context, q Query) (Page, error) {
+func (c *Client) enumerateRequest(q *Query) (*patternpb.EnumerateRequest, error) {
 	match, err := toStruct("filter", q.Filter)
 	if err != nil {
-		return Page{}, err
+		return nil, err
 	}
 	if err := checkText("page_token", q.PageToken); err != nil {
-		return Page{}, err
+		return nil, err
 	}
-	size := int32(min(max(q.PageSize, -1), 1<<30))
-	request := &patternpb.EnumerateRequest{
-		Namespace: c.namespace, Filter: match, PageSize: size, PageToken: q.PageToken, IncludeMetadata: new(!q.OmitMetadata),
+	for field, names := range map[string][]string{"sort_by": q.SortBy, "fields": q.Fields, "count_by": q.CountBy} {
+		for _, name := range names {
+			if err := checkText(field, name); err != nil {
+				return nil, err
+			}
+		}
+	}
+	consistency, err := toConsistency(q.Consistency)
+	return &patternpb.EnumerateRequest{
+		Namespace: c.namespace, Filter: match, PageSize: toInt32(q.PageSize), PageToken: q.PageToken,
+		IncludeMetadata: new(!q.OmitMetadata), SortBy: q.SortBy, Fields: q.Fields, CountBy: q.CountBy,
+		MaxGroups: toInt32(q.MaxGroups), CountOnly: q.CountOnly, Consistency: consistency, MinRevision: uint64(q.MinRevision),
+	}, err
+}
+
+// toInt32 keeps what is out of bounds out of bounds: the server says what is allowed.
+func toInt32(n int) int32 { return int32(min(max(n, -1), 1<<30)) }
+
+func toConsistency(c Consistency) (patternpb.Recency_Consistency, error) {
+	switch c {
+	case Eventual: // the server's default
+		return patternpb.Recency_CONSISTENCY_UNSPECIFIED, nil
+	case Strong:
+		return patternpb.Recency_STRONG, nil
+	}
+	return 0, &InvalidError{Field: "consistency", Problem: "must be Eventual or Strong"}
+}
+
+// Enumerate returns one page of the live identities that match. All returns all of them.
+func (c *Client) Enumerate(ctx context.Context, q Query) (Page, error) {
+	request, err := c.enumerateRequest(&q)
+	if err != nil {
+		return Page{}, err
 	}
 	response, err := c.rpc.Enumerate(ctx, request)
 	if err != nil {
 		return Page{}, c.failed(err)
 	}
-	page := Page{
-		Identities:    make([]Identity, len(response.GetIdentities())),
-		NextPageToken: response.GetNextPageToken(),
-		Total:         int(response.GetTotalCount()),
-		Revision:      Revision(response.GetRevision()),
-	}
-	for i, identity := range response.GetIdentities() {
-		page.Identities[i] = fromIdentity(identity)
-	}
-	return page, nil
+	return fromPage(response), nil
 }
 
-// All yields every live identity that matches, ordered by name, and fetches pages as they are needed. An identity that
-// stays registered meanwhile is yielded exactly once. An error is yielded once, as the last element.
+// All yields every live identity that matches, in the query's order. They come over one stream, in parts of PageSize, as they
+// are taken. An identity that stays registered meanwhile is yielded exactly once. An error is yielded once, as the last
+// element.
 func (c *Client) All(ctx context.Context, q Query) iter.Seq2[Identity, error] {
 	return func(yield func(Identity, error) bool) {
-		if q.PageSize == 0 {
-			q.PageSize = allPageSize
-		}
-		for {
-			page, err := c.Enumerate(ctx, q)
+		for page, err := range c.Pages(ctx, q) {
 			if err != nil {
 				yield(Identity{}, err)
 				return
@@ -155,12 +186,63 @@ func (c *Client) All(ctx context.Context, q Query) iter.Seq2[Identity, error] {
 					return
 				}
 			}
-			if page.NextPageToken == "" {
-				return
-			}
-			q.PageToken = page.NextPageToken
 		}
 	}
+}
+
+// Pages is All in the parts in which identities arrive. The first one has the counts and comes even when nothing matches; each
+// has the NextPageToken with which a query goes on after it, should the stream break.
+func (c *Client) Pages(ctx context.Context, q Query) iter.Seq2[Page, error] {
+	return func(yield func(Page, error) bool) {
+		request, err := c.enumerateRequest(&q)
+		if err != nil {
+			yield(Page{}, err)
+			return
+		}
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		stream, err := c.rpc.EnumerateStream(ctx, &patternpb.EnumerateStreamRequest{Request: request})
+		for err == nil {
+			var part *patternpb.EnumerateStreamResponse
+			if part, err = stream.Recv(); err != nil {
+				break
+			}
+			if ctx.Err() != nil { // what has arrived by then would come still
+				yield(Page{}, ctx.Err())
+				return
+			}
+			if !yield(fromPage(part.GetPage()), nil) {
+				return
+			}
+		}
+		if !errors.Is(err, io.EOF) {
+			yield(Page{}, c.failed(err))
+		}
+	}
+}
+
+func fromPage(response *patternpb.EnumerateResponse) Page {
+	page := Page{
+		Identities:    make([]Identity, len(response.GetIdentities())),
+		NextPageToken: response.GetNextPageToken(),
+		Total:         int(response.GetTotalCount()),
+		Revision:      Revision(response.GetRevision()),
+	}
+	for i, identity := range response.GetIdentities() {
+		page.Identities[i] = fromIdentity(identity)
+	}
+	for _, counted := range response.GetCounts() {
+		path, err := filter.ParsePath(counted.GetField())
+		if err != nil {
+			path = []string{counted.GetField()} // of a server that spells otherwise
+		}
+		groups := Groups{Path: path, Omitted: int(counted.GetOmittedGroups()), Missing: int(counted.GetMissingCount())}
+		for _, group := range counted.GetGroups() {
+			groups.Groups = append(groups.Groups, Group{Value: group.GetValue().AsInterface(), Count: int(group.GetCount())})
+		}
+		page.Groups = append(page.Groups, groups)
+	}
+	return page
 }
 
 // generous limits leave it to the server, which knows the namespace's, to refuse a filter for its size.

@@ -42,6 +42,10 @@ type MulticastRequest struct {
 	// RetryDelay is the wait before a message that could not be handed over is handed over again; it doubles each time.
 	// Default: the namespace's.
 	RetryDelay time.Duration
+	// Consistency says how recent the targets have to be. Default: Eventual.
+	Consistency Consistency
+	// MinRevision is a revision, of a registration for example, that the targets have to reflect. 0: none.
+	MinRevision Revision
 	// IdempotencyKey names the request, up to 256 bytes: a request with a key that was used before returns the first one's
 	// result, and is refused when it asks for something else. ErrUnsupported where no multicasts are kept. Empty: none.
 	IdempotencyKey string
@@ -195,10 +199,15 @@ func (c *Client) multicastRequest(r MulticastRequest) (*patternpb.MulticastReque
 	if err != nil {
 		return nil, err
 	}
+	consistency, err := toConsistency(r.Consistency)
+	if err != nil {
+		return nil, err
+	}
 	return &patternpb.MulticastRequest{
 		Namespace: c.namespace, Filter: match, Payload: r.Payload, ContentType: r.ContentType, Delivery: delivery,
 		Timeout: duration(r.Timeout), Report: report, IdempotencyKey: r.IdempotencyKey, MaxTargets: uint32(r.MaxTargets),
 		DryRun: r.DryRun, RetryAttempts: uint32(r.RetryAttempts), RetryDelay: duration(r.RetryDelay),
+		Consistency: consistency, MinRevision: uint64(r.MinRevision),
 	}, nil
 }
 

@@ -21,6 +21,12 @@ type (
 	Lease = multicastregistry.Lease
 	// Page is what Enumerate returns.
 	Page = multicastregistry.Page
+	// Groups are identities counted by the values of one field.
+	Groups = multicastregistry.Groups
+	// Group is the identities whose field has one value.
+	Group = multicastregistry.Group
+	// Consistency says how recent an answer has to be.
+	Consistency = multicastregistry.Consistency
 	// Revision numbers the changes of a registry.
 	Revision = multicastregistry.Revision
 	// DeliveryMode says how much a multicast promises.
@@ -58,6 +64,14 @@ const (
 	Create = multicastregistry.Create
 	// Replace takes its place.
 	Replace = multicastregistry.Replace
+)
+
+// How recent an answer has to be.
+const (
+	// Eventual reflects what was written through the same server, and what others wrote up to a moment ago.
+	Eventual = multicastregistry.Eventual
+	// Strong reflects all that anybody had written when the call began.
+	Strong = multicastregistry.Strong
 )
 
 // The delivery modes. An empty one means the namespace's.

@@ -153,6 +153,9 @@ func (w *window) failed(name MessageName) (repeated bool) {
 // note adds an outcome to the past. The caller holds w.mu.
 func (w *window) note(name MessageName, o outcome) {
 	key := w.key(name)
+	if before, known := w.past[key]; known && before.failed && o.failed {
+		return // it keeps its place: at the most a message has two
+	}
 	w.remove(key)
 	o.number, o.at = w.first+len(w.order), time.Since(w.start)
 	w.past[key] = o
@@ -183,7 +186,7 @@ func (w *window) forget() {
 		key := w.order[0]
 		o, known := w.past[key]
 		known = known && o.number == w.first
-		if known && len(w.order) <= w.most && now-o.at < w.age {
+		if known && len(w.past) <= w.most && now-o.at < w.age {
 			return
 		}
 		if known {

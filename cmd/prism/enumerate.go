@@ -24,6 +24,13 @@ type enumerateFlags struct {
 	all        bool
 	idsOnly    bool
 	noMetadata bool
+	sortBy     []string
+	fields     []string
+	countBy    []string
+	count      bool
+	groups     int
+	strong     bool
+	revision   uint64
 }
 
 const filterHelp = `A filter is a JSON object over the metadata. All of its conditions must hold:
@@ -38,12 +45,17 @@ func newEnumerateCmd(p *program) *cobra.Command {
 		Use:     "enumerate",
 		Aliases: []string{"ls", "list"},
 		Short:   "List the identities that match a filter",
-		Long: `List the live identities that match a filter, ordered by name; without a filter, all of them. A table ends after 100
-unless --all or --limit asks for more; the other formats print everything.
+		Long: `List the live identities that match a filter, ordered by name or as --sort-by says; without a filter, all of them. A
+table ends after 100 unless --all or --limit asks for more; the other formats print everything. With --count-by or --count
+identities are counted and not listed.
+
+A field is named as in a filter: "room", or "sensor.temp" for temp within sensor.
 
 ` + filterHelp,
 		Example: `  prism enumerate
   prism enumerate --filter '{"room": "engineering", "battery": {"$lt": 0.2}}'
+  prism enumerate --sort-by room --sort-by=-battery --fields room,battery
+  prism enumerate --count-by room
   prism enumerate --filter '{"firmware": {"$semver": "<2.0"}}' -q
   prism enumerate --all -o jsonl > identities.jsonl`,
 		Args:              args(cobra.NoArgs, "no arguments"),
@@ -54,6 +66,10 @@ unless --all or --limit asks for more; the other formats print everything.
 				return usagef(cmd, "--limit must not be negative")
 			case f.limit > 0 && f.all:
 				return usagef(cmd, "--all and --limit exclude each other")
+			case f.groups < 0 || f.groups > 1000:
+				return usagef(cmd, "--groups must be 1 to 1000")
+			case f.count && len(f.countBy) > 0:
+				return usagef(cmd, "--count and --count-by exclude each other: --count-by prints the total too")
 			}
 			return p.enumerate(cmd.Context(), f)
 		},
@@ -64,13 +80,27 @@ unless --all or --limit asks for more; the other formats print everything.
 	flags.BoolVar(&f.all, "all", false, "print all of them in a table too")
 	flags.BoolVarP(&f.idsOnly, "ids-only", "q", false, "print the names only")
 	flags.BoolVar(&f.noMetadata, "no-metadata", false, "leave the metadata out")
-	must(cmd.RegisterFlagCompletionFunc("filter", cobra.NoFileCompletions))
-	must(cmd.RegisterFlagCompletionFunc("limit", cobra.NoFileCompletions))
+	flags.StringSliceVar(&f.sortBy, "sort-by", nil, "sort by `FIELDS`, \"-\" before one for the largest first, then by name")
+	flags.StringSliceVar(&f.fields, "fields", nil, "print only these `FIELDS` of the metadata")
+	flags.StringSliceVar(&f.countBy, "count-by", nil, "count by the values of `FIELDS`, in place of the list")
+	flags.BoolVar(&f.count, "count", false, "print how many there are, in place of the list")
+	flags.IntVar(&f.groups, "groups", 0, "print at most `N` groups for each field of --count-by (default 1000)")
+	flags.BoolVar(&f.strong, "strong", false, "reflect all that anybody has registered by now, whatever it costs")
+	flags.Uint64Var(&f.revision, "min-revision", 0, "wait until the answer reflects `REVISION`, of a registration for example")
+	for _, name := range []string{"filter", "limit", "sort-by", "fields", "count-by", "groups", "min-revision"} {
+		must(cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions))
+	}
 	return cmd
 }
 
 func (p *program) enumerate(ctx context.Context, f enumerateFlags) error {
-	q := client.Query{OmitMetadata: f.noMetadata || f.idsOnly}
+	q := client.Query{
+		OmitMetadata: f.noMetadata || f.idsOnly, SortBy: f.sortBy, Fields: f.fields, CountBy: f.countBy, MaxGroups: f.groups,
+		MinRevision: client.Revision(f.revision),
+	}
+	if f.strong {
+		q.Consistency = client.Strong
+	}
 	if f.filter != "" {
 		var err error
 		if q.Filter, err = client.ParseFilter(f.filter); err != nil {
@@ -87,6 +117,9 @@ func (p *program) enumerate(ctx context.Context, f enumerateFlags) error {
 		return err
 	}
 	defer c.Close()
+	if f.count || len(f.countBy) > 0 {
+		return p.enumerateCounts(ctx, c, q)
+	}
 	if p.format == formatTable && !f.idsOnly {
 		return p.enumerateTable(ctx, c, q, limit, f)
 	}

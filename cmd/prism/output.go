@@ -190,9 +190,9 @@ func cell(text string) string {
 }
 
 // compact is metadata on one line.
-func compact(metadata map[string]any) string {
+func compact(value any) string {
 	var text bytes.Buffer
-	if err := writeJSON(&text, metadata, ""); err != nil {
+	if err := writeJSON(&text, value, ""); err != nil {
 		return "?"
 	}
 	return printable(strings.TrimSuffix(text.String(), "\n"), false)

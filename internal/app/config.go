@@ -9,6 +9,7 @@ import (
 	"github.com/prism-data-layer/prism/patterns/memory"
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
 	"github.com/prism-data-layer/prism/patterns/multicast_registry/filter"
+	"github.com/prism-data-layer/prism/patterns/multicast_registry/replica"
 	"github.com/prism-data-layer/prism/patterns/nats"
 	"github.com/prism-data-layer/prism/patterns/redis"
 )
@@ -57,6 +58,11 @@ type Namespace struct {
 type Registry struct {
 	// Type is the type of the backend.
 	Type string
+	// Enumerate says where reads are answered: from a copy in this process (replica, the default), in the backend (native), or
+	// by fetching everything from it (scan). Of types redis and nats, the latter without native.
+	Enumerate string
+	// Replica are the options of the copy.
+	Replica replica.Config
 	// Memory are the options of type memory.
 	Memory memory.RegistryConfig
 	// Redis are the options of type redis.

@@ -121,7 +121,7 @@ func TestRedisAndNATSOptions(t *testing.T) {
 	r, m := got.Namespaces[0].Registry.Redis, got.Namespaces[0].Messaging.NATS
 	if c := r.Conn; !slices.Equal(c.Addresses, []string{"a:1", "b"}) || !c.Cluster || c.Username != "u" || c.Password != "p" || c.Timeout != 3*time.Second ||
 		*c.TLS != (redis.TLS{CA: "ca.pem", Cert: "c.pem", Key: "k.pem", ServerName: "s", Insecure: true}) ||
-		r.MaxIdentities != 7 || r.Shards != 4 || r.ChangeLog != 100 || r.Enumerate != redis.EnumerateScan {
+		r.MaxIdentities != 7 || r.Shards != 4 || r.ChangeLog != 100 || got.Namespaces[0].Registry.Enumerate != "scan" {
 		t.Errorf("got %+v", r)
 	}
 	if c := m.Conn; len(c.Servers) != 2 || c.User != "u" || c.PasswordFile != "f" || *c.TLS != (nats.TLS{}) || c.InboxPrefix != "_IN" ||
@@ -228,7 +228,7 @@ func TestSlotProblems(t *testing.T) {
 		"a cluster has one db":   {"{type: redis, host: a, cluster: true, database: 1}", memory, "backend_slots.registry.database: must be 0"},
 		"a negative db":          {"{type: redis, host: a, database: -1}", memory, "backend_slots.registry.database: -1 is out of range; legal values: 0 to 65536"},
 		"too many shards":        {"{type: redis, host: a, shards: 2000}", memory, "backend_slots.registry.shards: 2000 is out of range"},
-		"an unknown evaluation":  {"{type: redis, host: a, enumerate: magic}", memory, `backend_slots.registry.enumerate: "magic" is not possible; legal values: native, scan`},
+		"an unknown evaluation":  {"{type: redis, host: a, enumerate: magic}", memory, `backend_slots.registry.enumerate: "magic" is not possible; legal values: replica, native, scan`},
 		"an option of another":   {"{type: redis, host: a, servers: [b]}", memory, "unknown key backend_slots.registry.servers"},
 		"tls: false":             {"{type: redis, host: a, tls: false}", memory, "backend_slots.registry.tls: false is not possible"},
 		"a bad tls":              {"{type: redis, host: a, tls: {cert: c}}", memory, "backend_slots.registry.tls/key"},

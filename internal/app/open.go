@@ -7,6 +7,7 @@ import (
 
 	"github.com/prism-data-layer/prism/patterns/memory"
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
+	"github.com/prism-data-layer/prism/patterns/multicast_registry/replica"
 	"github.com/prism-data-layer/prism/patterns/nats"
 	"github.com/prism-data-layer/prism/patterns/redis"
 )
@@ -23,6 +24,13 @@ const (
 	typeMemory = "memory" // in this process, and ends with it
 	typeRedis  = "redis"
 	typeNATS   = "nats"
+)
+
+// Where reads are answered.
+const (
+	enumerateReplica = "replica" // from a copy in this process
+	enumerateNative  = "native"  // in the backend
+	enumerateScan    = "scan"    // by fetching everything
 )
 
 // open fills the slots of a namespace over the connections it needs. It is the only place that knows every backend.
@@ -55,21 +63,43 @@ func openRegistry(ctx context.Context, n Namespace, c *connections) (multicastre
 			return nil, err
 		}
 		r.Redis.Namespace, r.Redis.Log = n.Namespace, c.logger
+		if r.Enumerate == enumerateScan {
+			r.Redis.Enumerate = redis.EnumerateScan
+		}
 		registry, err := redis.OpenRegistry(conn, r.Redis.RegistryConfig)
 		if err != nil {
 			return nil, err
 		}
 		c.run(registry.Sweep)
-		return registry, nil
+		r.Replica.Partitioned = r.Redis.Shards > 1
+		return r.copied(registry, n.Namespace, c)
 	case typeNATS:
 		conn, err := c.toNATS(ctx, r.NATS.Conn)
 		if err != nil {
 			return nil, err
 		}
 		r.NATS.Namespace = n.Namespace
-		return nats.OpenRegistry(ctx, conn, r.NATS.RegistryConfig)
+		registry, err := nats.OpenRegistry(ctx, conn, r.NATS.RegistryConfig)
+		if err != nil {
+			return nil, err
+		}
+		return r.copied(registry, n.Namespace, c)
 	}
 	return nil, unknownType(slotRegistry, r.Type)
+}
+
+// copied returns the registry itself, or a copy of it that is kept from now on.
+func (r Registry) copied(source replica.Source, namespace string, c *connections) (multicastregistry.Registry, error) {
+	if r.Enumerate != "" && r.Enumerate != enumerateReplica {
+		return source, nil
+	}
+	r.Replica.Log = c.logger.With("namespace", namespace)
+	registry, err := replica.New(source, r.Replica)
+	if err != nil {
+		return nil, err
+	}
+	c.run(registry.Run)
+	return registry, nil
 }
 
 func openMessaging(ctx context.Context, m Messaging, c *connections) (multicastregistry.Messaging, error) {
@@ -141,10 +171,10 @@ func (r Registry) validate(typ, namespace string) error {
 		return r.Memory.Validate()
 	case typeRedis:
 		r.Redis.Namespace = namespace
-		return errors.Join(r.Redis.Conn.Validate(), r.Redis.Validate())
+		return errors.Join(r.Redis.Conn.Validate(), r.Redis.Validate(), r.Replica.Validate())
 	case typeNATS:
 		r.NATS.Namespace = namespace
-		return errors.Join(r.NATS.Conn.replicated(r.NATS.Replicas), r.NATS.Conn.validate(), r.NATS.Validate())
+		return errors.Join(r.Replica.Validate(), r.NATS.Conn.replicated(r.NATS.Replicas), r.NATS.Conn.validate(), r.NATS.Validate())
 	}
 	return unknownType(slotRegistry, typ)
 }

@@ -30,18 +30,22 @@ func (d *decoder) registry(n ast.Node, out *Namespace) {
 	changes := func(to *int) key {
 		return key{name: "change_log", read: func(n ast.Node) { d.count(n, what+"change_log", to, math.MaxInt32) }}
 	}
+	copied := func(ways ...string) []key {
+		return []key{
+			{name: "enumerate", read: func(n ast.Node) { d.choice(n, what+"enumerate", &r.Enumerate, ways...) }},
+			{name: "max_staleness", read: func(n ast.Node) { d.duration(n, what+"max_staleness", &r.Replica.MaxStaleness) }},
+			{name: "replica_max_bytes", read: func(n ast.Node) { d.size(n, what+"replica_max_bytes", &r.Replica.MaxBytes, math.MaxInt) }},
+		}
+	}
 	d.slot(n, slotRegistry, &r.Type, map[string][]key{
 		typeMemory: {identities(&r.Memory.MaxIdentities)},
-		typeRedis: append(d.redisKeys(what, &r.Redis.Conn),
+		typeRedis: append(slices.Concat(d.redisKeys(what, &r.Redis.Conn), copied(enumerateReplica, enumerateNative, enumerateScan)),
 			identities(&r.Redis.MaxIdentities),
 			key{name: "shards", read: func(n ast.Node) { d.count(n, what+"shards", &r.Redis.Shards, redis.MaxShards) }},
 			changes(&r.Redis.ChangeLog),
-			key{name: "enumerate", read: func(n ast.Node) {
-				d.choice(n, what+"enumerate", &r.Redis.Enumerate, redis.EnumerateNative, redis.EnumerateScan)
-			}},
 		),
-		typeNATS: append(slices.Concat(d.natsKeys(what, &r.NATS.Conn), d.streamKeys(what, &r.NATS.Replicas, &r.NATS.Storage)),
-			changes(&r.NATS.ChangeLog)),
+		typeNATS: append(slices.Concat(d.natsKeys(what, &r.NATS.Conn), d.streamKeys(what, &r.NATS.Replicas, &r.NATS.Storage),
+			copied(enumerateReplica, enumerateScan)), changes(&r.NATS.ChangeLog)),
 	}, func(typ string) error { return out.Registry.validate(typ, checkedName(out.Namespace)) },
 		key{name: "ttl_default", read: func(n ast.Node) { d.ttl(n, what+"ttl_default", &out.TTLDefault) }})
 }

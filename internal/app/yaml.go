@@ -101,13 +101,20 @@ func (r Registry) write(b *strings.Builder) {
 		option(b, "max_identities", r.Redis.MaxIdentities)
 		option(b, "shards", r.Redis.Shards)
 		option(b, "change_log", r.Redis.ChangeLog)
-		option(b, "enumerate", r.Redis.Enumerate)
+		r.writeReplica(b)
 	case typeNATS:
 		writeNATS(b, r.NATS.Conn)
 		option(b, "replicas", r.NATS.Replicas)
 		option(b, "storage", r.NATS.Storage)
 		option(b, "change_log", r.NATS.ChangeLog)
+		r.writeReplica(b)
 	}
+}
+
+func (r Registry) writeReplica(b *strings.Builder) {
+	option(b, "enumerate", r.Enumerate)
+	option(b, "max_staleness", r.Replica.MaxStaleness)
+	option(b, "replica_max_bytes", r.Replica.MaxBytes)
 }
 
 func (m Messaging) write(b *strings.Builder) {

@@ -81,17 +81,12 @@ func moment(t time.Time) *timestamppb.Timestamp {
 	return timestamppb.New(t)
 }
 
-func identity(i multicastregistry.Identity, metadata bool) (*patternpb.Identity, error) {
-	out := &patternpb.Identity{
+// identity shows what was registered; its metadata is what the request said.
+func identity(i multicastregistry.Identity, metadata *structpb.Struct) *patternpb.Identity {
+	return &patternpb.Identity{
 		Identity: i.ID, RegisteredAt: moment(i.RegisteredAt), ExpiresAt: moment(i.ExpiresAt), Ttl: lease(i.TTL),
-		Revision: uint64(i.Revision),
+		Revision: uint64(i.Revision), Metadata: metadata,
 	}
-	if !metadata {
-		return out, nil
-	}
-	var err error
-	out.Metadata, err = structpb.NewStruct(i.Metadata)
-	return out, err
 }
 
 func putMode(m patternpb.RegisterRequest_Mode) (multicastregistry.PutMode, error) {

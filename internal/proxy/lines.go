@@ -8,37 +8,60 @@ import (
 	"net/http"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	patternpb "github.com/prism-data-layer/prism/gen/prism/pattern"
 )
 
-// multicastStream serves identities:multicastStream: lines of JSON, each {"result": …} with one step of the stream, or, as the
-// last one, {"error": …}. What goes wrong before the first step is an HTTP error like any other. The mux would do the same,
-// with errors of another shape.
+// multicastStream serves identities:multicastStream.
 func (g *gateway) multicastStream(w http.ResponseWriter, r *http.Request, vars map[string]string) {
 	req := &patternpb.MulticastRequest{}
+	lines(g, w, r, vars, req, patternpb.MulticastRegistryPattern_MulticastStream_FullMethodName,
+		func(ctx context.Context) (grpc.ServerStreamingClient[patternpb.MulticastStreamResponse], error) {
+			req.Namespace = vars["namespace"]
+			return g.client.MulticastStream(ctx, &patternpb.MulticastStreamRequest{Request: req})
+		})
+}
+
+// enumerateStream serves identities:enumerateStream.
+func (g *gateway) enumerateStream(w http.ResponseWriter, r *http.Request, vars map[string]string) {
+	req := &patternpb.EnumerateRequest{}
+	lines(g, w, r, vars, req, patternpb.MulticastRegistryPattern_EnumerateStream_FullMethodName,
+		func(ctx context.Context) (grpc.ServerStreamingClient[patternpb.EnumerateStreamResponse], error) {
+			req.Namespace = vars["namespace"]
+			return g.client.EnumerateStream(ctx, &patternpb.EnumerateStreamRequest{Request: req})
+		})
+}
+
+// lines serves a stream as lines of JSON, each {"result": …} with one message of the stream, or, as the last one,
+// {"error": …}. What goes wrong before the first message is an HTTP error like any other. The mux would do the same, with
+// errors of another shape. The body is read into req before the stream is opened.
+func lines[M any](
+	g *gateway, w http.ResponseWriter, r *http.Request, vars map[string]string, req proto.Message, method string,
+	open func(ctx context.Context) (grpc.ServerStreamingClient[M], error),
+) {
 	codec := newCodec()
 	body := &bodyOf{ReadCloser: r.Body, path: vars}
 	if err := codec.NewDecoder(body).Decode(req); err != nil && !errors.Is(err, io.EOF) {
 		g.fail(w, r, status.Error(codes.InvalidArgument, err.Error()))
 		return
 	}
-	req.Namespace = vars["namespace"]
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	ctx, err := runtime.AnnotateContext(ctx, g.mux, r, patternpb.MulticastRegistryPattern_MulticastStream_FullMethodName)
+	ctx, err := runtime.AnnotateContext(ctx, g.mux, r, method)
 	if err != nil {
 		g.fail(w, r, err)
 		return
 	}
-	stream, err := g.client.MulticastStream(ctx, &patternpb.MulticastStreamRequest{Request: req})
+	stream, err := open(ctx)
 	if err != nil {
 		g.fail(w, r, err)
 		return
 	}
-	step, err := stream.Recv()
+	message, err := stream.Recv()
 	if err != nil {
 		g.fail(w, r, err)
 		return
@@ -48,8 +71,8 @@ func (g *gateway) multicastStream(w http.ResponseWriter, r *http.Request, vars m
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Accel-Buffering", "no") // nginx would hold lines back
 	control := http.NewResponseController(w)
-	for ; err == nil; step, err = stream.Recv() {
-		line, bad := codec.Marshal(step)
+	for ; err == nil; message, err = stream.Recv() {
+		line, bad := codec.Marshal(message)
 		if bad != nil {
 			err = g.server.failed(r.Context(), r.Method+" "+r.URL.EscapedPath(), bad)
 			break

@@ -60,6 +60,9 @@ func (s *service) multicastCall(
 	if call.RetryDelay, err = span("retry_delay", req.GetRetryDelay()); err != nil {
 		return nil, call, err
 	}
+	if call.Recency, err = recency(req.GetConsistency(), req.GetMinRevision()); err != nil {
+		return nil, call, err
+	}
 	return c, call, checkReport(req.GetReport())
 }
 

@@ -42,10 +42,16 @@ func (g *gateway) routes() []route {
 			about: "unregister an identity",
 		},
 		{
-			method: http.MethodGet, path: namespace + "/identities", query: append(page, "include_metadata"),
+			method: http.MethodGet, path: namespace + "/identities", query: append(
+				page, "include_metadata", "consistency", "min_revision", "sort_by", "count_by", "fields", "count_only", "max_groups",
+			),
 			about: "list the identities",
 		},
 		{method: http.MethodPost, path: namespace + "/identities:enumerate", about: "find identities by a filter"},
+		{
+			method: http.MethodPost, path: namespace + "/identities:enumerateStream", serve: g.enumerateStream,
+			about: "the same, all of them, page by page in lines",
+		},
 		{method: http.MethodPost, path: namespace + "/identities:multicast", about: "deliver a message to all that match a filter"},
 		{
 			method: http.MethodPost, path: namespace + "/identities:multicastStream", serve: g.multicastStream,

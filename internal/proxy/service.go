@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	patternpb "github.com/prism-data-layer/prism/gen/prism/pattern"
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
@@ -46,8 +47,11 @@ func (s *service) Register(ctx context.Context, req *patternpb.RegisterRequest) 
 	if err != nil {
 		return nil, err
 	}
-	shown, err := identity(stored, true)
-	return &patternpb.RegisterResponse{Identity: shown}, err
+	metadata := req.GetMetadata()
+	if metadata == nil {
+		metadata = &structpb.Struct{}
+	}
+	return &patternpb.RegisterResponse{Identity: identity(stored, metadata)}, nil
 }
 
 // Heartbeat implements the RPC.
@@ -78,35 +82,6 @@ func (s *service) Unregister(ctx context.Context, req *patternpb.UnregisterReque
 		return nil, err
 	}
 	return &patternpb.UnregisterResponse{Existed: existed}, nil
-}
-
-// Enumerate implements the RPC.
-func (s *service) Enumerate(ctx context.Context, req *patternpb.EnumerateRequest) (*patternpb.EnumerateResponse, error) {
-	n, err := s.namespace(req.GetNamespace())
-	if err != nil {
-		return nil, err
-	}
-	match, err := expr(n.Coordinator.Config().Filter, req.GetFilter())
-	if err != nil {
-		return nil, err
-	}
-	page, err := n.Coordinator.Enumerate(ctx, multicastregistry.Query{
-		Filter: match, PageSize: int(req.GetPageSize()), PageToken: req.GetPageToken(),
-	})
-	if err != nil {
-		return nil, err
-	}
-	metadata := req.IncludeMetadata == nil || req.GetIncludeMetadata()
-	out := &patternpb.EnumerateResponse{
-		Identities:    make([]*patternpb.Identity, len(page.Identities)),
-		NextPageToken: page.NextPageToken, TotalCount: uint64(page.Total), Revision: uint64(page.Revision),
-	}
-	for i, found := range page.Identities {
-		if out.Identities[i], err = identity(found, metadata); err != nil {
-			return nil, err
-		}
-	}
-	return out, nil
 }
 
 // ListNamespaces implements the RPC. A namespace whose backend does not answer is listed without its count.

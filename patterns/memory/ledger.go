@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"bytes"
 	"container/list"
 	"context"
 	"fmt"
@@ -86,6 +87,39 @@ func (l *ledger) Finish(ctx context.Context, record multicastregistry.Record) er
 	l.expire(now)
 	l.store(record, now)
 	return nil
+}
+
+// Held implements multicastregistry.Ledger.
+func (l *ledger) Held(ctx context.Context, key string) (multicastregistry.Record, error) {
+	err := ctx.Err()
+	l.ledgerMu.Lock()
+	defer l.ledgerMu.Unlock()
+	l.expire(time.Now())
+	k := l.keys[key]
+	if err == nil && k == nil {
+		err = multicastregistry.ErrNotFound
+	}
+	if err != nil {
+		return multicastregistry.Record{}, fmt.Errorf("memory: multicast of key %q: %w", key, err)
+	}
+	return withoutTargets(k.record), nil
+}
+
+// Replace implements multicastregistry.Ledger.
+func (l *ledger) Replace(ctx context.Context, record multicastregistry.Record, was []byte) (bool, error) {
+	if err := ctx.Err(); err != nil {
+		return false, fmt.Errorf("memory: replace multicast %q: %w", record.ID, err)
+	}
+	l.ledgerMu.Lock()
+	defer l.ledgerMu.Unlock()
+	now := time.Now()
+	l.expire(now)
+	k := l.records[record.ID]
+	if k == nil || !bytes.Equal(k.record.Summary, was) {
+		return false, nil
+	}
+	l.store(record, now)
+	return true, nil
 }
 
 // store keeps a record, in the place of the one that it had, if any. The caller holds the lock.

@@ -4,13 +4,12 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
 	"github.com/prism-data-layer/prism/patterns/multicast_registry/filter"
+	"github.com/prism-data-layer/prism/patterns/multicast_registry/index"
 )
 
 var (
@@ -19,11 +18,13 @@ var (
 	_ multicastregistry.Counter  = (*Registry)(nil)
 	_ multicastregistry.Prober   = (*Registry)(nil)
 	_ multicastregistry.Finder   = (*Registry)(nil)
+	_ multicastregistry.Querier  = (*Registry)(nil)
 	_ multicastregistry.Pinger   = (*Registry)(nil)
 )
 
-// scanCheck is how many identities a scan passes over between two looks at its context.
-const scanCheck = 256
+// sweepAtOnce is how many expired identities one write removes, so that it takes few steps however many leases end at once. An
+// expired identity is absent whether it was swept or not.
+const sweepAtOnce = 32
 
 // RegistryConfig is the configuration of a Registry.
 type RegistryConfig struct {
@@ -41,92 +42,69 @@ func atLeastZero(field string, n int) error {
 	return nil
 }
 
-// Registry keeps identities in a map. The zero value is not usable; see NewRegistry.
+// Registry keeps identities in an index. The zero value is not usable; see NewRegistry.
 type Registry struct {
-	limit    int // 0: none
-	revision atomic.Uint64
+	limit int // 0: none
+	began time.Time
+	index *index.Index
 
-	// mu guards which entries there are and when they are due. A renewal replaces an entry's identity holding it shared.
-	mu      sync.RWMutex
-	entries map[string]*entry // live ones, and expired ones that are not swept yet
-	list    []*entry          // the same, for scans to copy at once
-	leases  leases            // entries that expire
-}
-
-// entry is the place of one identity, until it is deleted or swept. The identity it points at is never changed, only
-// replaced, so that a reader may use it without the lock.
-type entry struct {
-	identity atomic.Pointer[multicastregistry.Identity] // nil once the entry is dropped
-	listed   int                                        // place in list
-	place    int                                        // in leases; -1 when it is not there
-	due      time.Time                                  // when a sweep looks at it: when the lease ends, or before
+	mu       sync.Mutex // held by whoever changes something
+	revision multicastregistry.Revision
 }
 
 // NewRegistry returns an empty registry.
 func NewRegistry(cfg RegistryConfig) *Registry {
-	return &Registry{limit: cfg.MaxIdentities, entries: make(map[string]*entry)}
+	return &Registry{limit: cfg.MaxIdentities, began: time.Now(), index: index.New()}
 }
+
+// now is the registry's clock, which does not follow when the computer's is set.
+func (r *Registry) now() time.Time { return r.began.Add(time.Since(r.began)) }
 
 // Put implements multicastregistry.Registry.
 func (r *Registry) Put(
 	ctx context.Context, identity multicastregistry.Identity, mode multicastregistry.PutMode,
 ) (multicastregistry.Identity, error) {
 	metadata, err := multicastregistry.CopyMetadata(identity.Metadata)
-	next := &multicastregistry.Identity{ID: identity.ID, Metadata: metadata}
-	for done := false; err == nil && !done; {
-		if err = ctx.Err(); err == nil {
-			done, err = r.put(next, identity.TTL, mode)
-		}
+	next := multicastregistry.Identity{ID: identity.ID, Metadata: metadata, TTL: identity.TTL}
+	if err == nil {
+		next.Encoded = string(multicastregistry.AppendMetadata(nil, metadata))
+		err = ctx.Err()
+	}
+	if err == nil {
+		next, err = r.put(next, mode)
 	}
 	if err != nil {
 		return multicastregistry.Identity{}, fmt.Errorf("memory: put %q: %w", identity.ID, err)
 	}
-	return handOut(next), nil
+	next.Encoded = ""
+	return next, nil
 }
 
-// put is one attempt to store next. It is not done when there may be room as soon as more has been swept.
 func (r *Registry) put(
-	next *multicastregistry.Identity, ttl time.Duration, mode multicastregistry.PutMode,
-) (done bool, err error) {
+	next multicastregistry.Identity, mode multicastregistry.PutMode,
+) (multicastregistry.Identity, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := time.Now()
-	more := r.sweep(now)
-	e := r.entries[next.ID]
-	switch {
-	case e != nil && mode == multicastregistry.Create && live(e.identity.Load(), now):
-		return true, multicastregistry.ErrAlreadyExists
-	case e == nil && r.limit > 0 && len(r.list) >= r.limit:
-		if more {
-			return false, nil
-		}
-		return true, multicastregistry.ErrQuota
-	case e == nil:
-		e = &entry{listed: len(r.list), place: -1}
-		r.entries[next.ID] = e
-		r.list = append(r.list, e)
+	now := r.now()
+	r.sweep(now)
+	current, there := r.index.Get(next.ID)
+	if mode == multicastregistry.Create && there && live(&current, now) {
+		return next, multicastregistry.ErrAlreadyExists
 	}
-	next.RegisteredAt = now
-	begin(next, ttl, now)
-	next.Revision = multicastregistry.Revision(r.revision.Add(1))
-	e.identity.Store(next)
-	r.leases.schedule(e, next.ExpiresAt)
-	return true, nil
+	if r.limit > 0 && !(there && live(&current, now)) && r.index.Len(now) >= r.limit {
+		return next, multicastregistry.ErrQuota
+	}
+	r.revision++
+	next.RegisteredAt, next.ExpiresAt, next.Revision = now, ends(now, next.TTL), r.revision
+	r.index.Put(next)
+	return next, nil
 }
 
-// Renew implements multicastregistry.Registry. As a rule it holds the lock shared, next to scans and other renewals.
+// Renew implements multicastregistry.Registry.
 func (r *Registry) Renew(ctx context.Context, id string, ttl time.Duration) (multicastregistry.Lease, error) {
 	lease, err := multicastregistry.Lease{}, ctx.Err()
 	if err == nil {
-		r.mu.RLock()
-		var done bool
-		lease, done, err = r.renew(id, ttl, true)
-		r.mu.RUnlock()
-		if !done {
-			r.mu.Lock()
-			lease, _, err = r.renew(id, ttl, false)
-			r.mu.Unlock()
-		}
+		lease, err = r.renew(id, ttl)
 	}
 	if err != nil {
 		return multicastregistry.Lease{}, fmt.Errorf("memory: renew %q: %w", id, err)
@@ -134,38 +112,22 @@ func (r *Registry) Renew(ctx context.Context, id string, ttl time.Duration) (mul
 	return lease, nil
 }
 
-// renew restarts a lease. With the lock shared it is not done when the heap would have to change, or a sweep is due.
-func (r *Registry) renew(id string, ttl time.Duration, shared bool) (lease multicastregistry.Lease, done bool, err error) {
-	now := time.Now()
-	if shared && r.leases.due(now) {
-		return lease, false, nil
-	}
+func (r *Registry) renew(id string, ttl time.Duration) (lease multicastregistry.Lease, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.now()
 	r.sweep(now)
-	for e := r.entries[id]; e != nil; {
-		old := e.identity.Load()
-		now = time.Now() // after the load: a renewal that is overtaken must not take time back
-		if !live(old, now) {
-			break
-		}
-		next := *old
-		if ttl == 0 {
-			begin(&next, old.TTL, now)
-		} else {
-			begin(&next, ttl, now)
-		}
-		if shared && !e.fits(next.ExpiresAt) {
-			return lease, false, nil
-		}
-		if !e.identity.CompareAndSwap(old, &next) {
-			continue // another renewal came first
-		}
-		r.revision.Add(1)
-		if !shared {
-			r.leases.schedule(e, next.ExpiresAt)
-		}
-		return multicastregistry.Lease{TTL: next.TTL, ExpiresAt: next.ExpiresAt}, true, nil
+	current, ok := r.index.Get(id)
+	if !ok || !live(&current, now) {
+		return lease, multicastregistry.ErrNotFound
 	}
-	return lease, true, multicastregistry.ErrNotFound
+	if ttl == 0 {
+		ttl = current.TTL
+	}
+	lease = multicastregistry.Lease{TTL: ttl, ExpiresAt: ends(now, ttl)}
+	r.revision++
+	r.index.Renew(id, lease.TTL, lease.ExpiresAt)
+	return lease, nil
 }
 
 // Delete implements multicastregistry.Registry.
@@ -175,108 +137,105 @@ func (r *Registry) Delete(ctx context.Context, id string, only multicastregistry
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := time.Now()
+	now := r.now()
 	r.sweep(now)
-	e := r.entries[id]
-	if e == nil {
+	current, ok := r.index.Get(id)
+	if !ok || only != 0 && current.Revision != only {
 		return false, nil
 	}
-	current := e.identity.Load()
-	existed = live(current, now)
-	if existed && only != 0 && current.Revision != only {
-		return false, nil
-	}
-	r.drop(e)
-	return existed, nil
+	r.revision++
+	r.index.Remove(id)
+	return live(&current, now), nil
 }
 
-// Scan implements multicastregistry.Registry, and filters exactly. What it looks through is the list of a moment; each
-// identity is read, checked and copied when its turn comes.
+// sweep removes some of what has expired, which is a change each, and tells whether there may be more. The caller holds r.mu.
+func (r *Registry) sweep(now time.Time) (more bool) {
+	expired, more := r.index.Sweep(now, sweepAtOnce)
+	r.revision += multicastregistry.Revision(len(expired))
+	return more
+}
+
+// Scan implements multicastregistry.Registry, and filters exactly. Identities come in order of their names.
 func (r *Registry) Scan(ctx context.Context, match *filter.Expr) iter.Seq2[multicastregistry.Identity, error] {
 	return func(yield func(multicastregistry.Identity, error) bool) {
-		err := r.walk(ctx, match, func(i *multicastregistry.Identity) bool { return yield(handOut(i), nil) })
-		if err != nil {
-			yield(multicastregistry.Identity{}, err)
+		for identity, err := range r.index.Scan(ctx, r.now(), match) {
+			if err == nil && !live(&identity, r.now()) {
+				continue
+			}
+			if err == nil {
+				identity.Metadata, err = multicastregistry.DecodeMetadata(identity.Encoded)
+				identity.Encoded = ""
+			}
+			if err != nil {
+				yield(multicastregistry.Identity{}, fmt.Errorf("memory: scan: %w", err))
+				return
+			}
+			if !yield(identity, nil) {
+				return
+			}
 		}
 	}
 }
 
-// Find implements multicastregistry.Finder.
+// Find implements multicastregistry.Finder. Names come in order.
 func (r *Registry) Find(ctx context.Context, match *filter.Expr) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
-		err := r.walk(ctx, match, func(i *multicastregistry.Identity) bool { return yield(i.ID, nil) })
+		names, err := r.index.Find(ctx, r.now(), match)
 		if err != nil {
-			yield("", err)
+			yield("", fmt.Errorf("memory: find: %w", err))
+			return
+		}
+		for _, name := range names {
+			if !yield(name, nil) {
+				return
+			}
 		}
 	}
 }
 
-// walk calls visit for every live match until that returns false.
-func (r *Registry) walk(ctx context.Context, match *filter.Expr, visit func(*multicastregistry.Identity) bool) error {
-	r.mu.RLock()
-	list := slices.Clone(r.list)
-	r.mu.RUnlock()
-	err := ctx.Err()
-	for i := 0; i < len(list) && err == nil; i++ {
-		current := list[i].identity.Load()
-		if current == nil || !filter.Match(match, current.Metadata) || !live(current, time.Now()) {
-			if i%scanCheck == 0 {
-				err = ctx.Err()
-			}
-			continue
-		}
-		if err = ctx.Err(); err == nil && !visit(current) {
-			return nil
-		}
-	}
+// Query implements multicastregistry.Querier.
+func (r *Registry) Query(ctx context.Context, q multicastregistry.Selection) (multicastregistry.Selected, error) {
+	revision, err := r.Head(ctx)
 	if err != nil {
-		return fmt.Errorf("memory: scan: %w", err)
+		return multicastregistry.Selected{}, err
 	}
-	return nil
+	found, err := r.index.Query(ctx, r.now(), q)
+	if err != nil {
+		return found, fmt.Errorf("memory: query: %w", err)
+	}
+	found.Revision = revision
+	return found, nil
 }
 
 // Head implements multicastregistry.Header. Puts, renewals, deletions and swept expiries are changes.
 func (r *Registry) Head(ctx context.Context) (multicastregistry.Revision, error) {
-	return multicastregistry.Revision(r.revision.Load()), ctx.Err()
+	if err := ctx.Err(); err != nil {
+		return 0, fmt.Errorf("memory: head: %w", err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.revision, nil
 }
 
 // Count implements multicastregistry.Counter. It sweeps what has expired before it counts, a little at a time.
 func (r *Registry) Count(ctx context.Context) (int, error) {
-	for {
+	for more := true; more; {
 		if err := ctx.Err(); err != nil {
 			return 0, fmt.Errorf("memory: count: %w", err)
 		}
-		r.mu.RLock()
-		n, due := len(r.list), r.leases.due(time.Now())
-		r.mu.RUnlock()
-		if !due {
-			return n, nil
-		}
 		r.mu.Lock()
-		r.sweep(time.Now())
+		more = r.sweep(r.now())
 		r.mu.Unlock()
 	}
+	return r.index.Len(r.now()), nil
 }
 
 // Live implements multicastregistry.Prober.
 func (r *Registry) Live(ctx context.Context, ids []string) ([]bool, error) {
-	found := make([]bool, 0, len(ids))
-	for chunk := range slices.Chunk(ids, scanCheck) {
-		if err := ctx.Err(); err != nil {
-			return nil, fmt.Errorf("memory: live: %w", err)
-		}
-		r.mu.RLock()
-		now := time.Now()
-		for _, id := range chunk {
-			e := r.entries[id]
-			found = append(found, e != nil && live(e.identity.Load(), now))
-		}
-		r.mu.RUnlock()
-	}
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("memory: live: %w", err)
 	}
-	return found, nil
+	return r.index.Live(r.now(), ids), nil
 }
 
 // Ping implements multicastregistry.Pinger: memory is never away.
@@ -284,43 +243,13 @@ func (r *Registry) Ping(ctx context.Context) error { return ctx.Err() }
 
 // live tells whether a lease lasts. It ends at ExpiresAt: at that instant the identity is absent.
 func live(i *multicastregistry.Identity, now time.Time) bool {
-	return i != nil && (i.ExpiresAt.IsZero() || now.Before(i.ExpiresAt))
+	return i.ExpiresAt.IsZero() || now.Before(i.ExpiresAt)
 }
 
-// begin starts a lease.
-func begin(i *multicastregistry.Identity, ttl time.Duration, now time.Time) {
-	i.TTL, i.ExpiresAt = ttl, time.Time{}
-	if ttl != multicastregistry.NoExpiry {
-		i.ExpiresAt = now.Add(ttl)
+// ends returns when a lease ends that begins now.
+func ends(now time.Time, ttl time.Duration) time.Time {
+	if ttl == multicastregistry.NoExpiry {
+		return time.Time{}
 	}
-}
-
-// handOut returns an identity that shares nothing with what is stored.
-func handOut(i *multicastregistry.Identity) multicastregistry.Identity {
-	out := *i
-	out.Metadata = copyObject(i.Metadata)
-	return out
-}
-
-func copyObject(object map[string]any) map[string]any {
-	out := make(map[string]any, len(object))
-	for key, value := range object {
-		out[key] = copyValue(value)
-	}
-	return out
-}
-
-func copyValue(value any) any {
-	switch v := value.(type) {
-	case map[string]any:
-		return copyObject(v)
-	case []any:
-		out := make([]any, len(v))
-		for i, inner := range v {
-			out[i] = copyValue(inner)
-		}
-		return out
-	default:
-		return value
-	}
+	return now.Add(ttl)
 }

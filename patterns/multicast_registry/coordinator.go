@@ -27,6 +27,7 @@ type Coordinator struct {
 
 	inbox   Inbox
 	mu      sync.Mutex
+	closed  bool
 	flights map[uint64]*flight // multicasts under way, by number
 	ids     ids
 	flown   atomic.Uint64 // number of the latest flight
@@ -75,8 +76,24 @@ func Open(ctx context.Context, cfg Config, slots Slots) (*Coordinator, error) {
 func (c *Coordinator) Close() error {
 	c.stop()
 	err := c.inbox.Close()
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
 	c.running.Wait()
 	return err
+}
+
+// later runs what may take longer than its caller waits for it. Close waits; what comes after it is waited for here.
+func (c *Coordinator) later(run func()) {
+	c.mu.Lock()
+	closed := c.closed
+	if !closed {
+		c.running.Go(run)
+	}
+	c.mu.Unlock()
+	if closed {
+		run()
+	}
 }
 
 // Config returns the configuration with its defaults.

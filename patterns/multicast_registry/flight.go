@@ -46,6 +46,7 @@ type flight struct {
 	due      time.Duration
 	news     []int // targets that became Delivered, which is final, since the last look; if observed
 	landed   bool  // the result was taken; nothing changes any more
+	gone     []int // targets that unregistered since, see forget
 }
 
 // attempt is how far the delivery to one target is. Times are since the flight's start; 0 is none.
@@ -159,6 +160,9 @@ func (f *flight) publish(ctx context.Context, which []int) {
 }
 
 func (f *flight) publishChunk(ctx context.Context, which []int) {
+	if which = f.handOver(which); len(which) == 0 {
+		return
+	}
 	messages := make([]Message, len(which))
 	for n, i := range which {
 		m := &messages[n]
@@ -169,14 +173,8 @@ func (f *flight) publishChunk(ctx context.Context, which []int) {
 			m.AckTo = f.inbox.Address(f.token(i))
 		}
 	}
-	now := time.Since(f.start)
-	f.mu.Lock()
-	for _, i := range which {
-		f.handOver(i, now)
-	}
-	f.mu.Unlock()
 	results := f.messaging.Publish(ctx, messages)
-	now = time.Since(f.start)
+	now := time.Since(f.start)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for n, err := range results {
@@ -204,7 +202,7 @@ func reasonOf(err error) Reason {
 func (f *flight) settle(i int, outcome Target, now time.Duration) {
 	t := &f.targets[i]
 	open := t.Status == 0
-	if f.landed || !open && (outcome.Status != Delivered || t.Status == Delivered) {
+	if !open && (outcome.Status != Delivered || t.Status == Delivered) {
 		return
 	}
 	t.Status, t.Evidence, t.Reason, t.Err, t.Reply = outcome.Status, outcome.Evidence, outcome.Reason, outcome.Err, outcome.Reply
@@ -224,10 +222,7 @@ func (f *flight) settle(i int, outcome Target, now time.Duration) {
 
 // land takes the flight's targets for good, whatever receipts still come. What is open becomes Timeout where somebody may have
 // received it, and Failed elsewhere. It tells whether nothing was open, and returns the news that nobody has looked at.
-func (c *Coordinator) land(f *flight) (complete bool, news []Target) {
-	c.mu.Lock()
-	delete(c.flights, f.number)
-	c.mu.Unlock()
+func (f *flight) land() (complete bool, news []Target) {
 	now := time.Since(f.start)
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -254,6 +249,33 @@ var (
 	errNotSent = errors.New("the call ended before the message was sent")
 	errNoAck   = errors.New("no subscriber acknowledged the message in time")
 )
+
+// forget ends the life of a flight whose messages are stored. For targets that unregistered while they were being stored they
+// are withdrawn, where the slot can do that: they would go to the next one of that name. Who unregisters later purges them.
+func (c *Coordinator) forget(ctx context.Context, f *flight) {
+	c.mu.Lock()
+	delete(c.flights, f.number)
+	c.mu.Unlock()
+	f.mu.Lock()
+	gone := slices.DeleteFunc(f.gone, func(i int) bool { return f.targets[i].Status == Delivered })
+	f.mu.Unlock()
+	if len(gone) == 0 || c.recaller == nil {
+		return
+	}
+	messages := make([]Message, len(gone))
+	for n, i := range gone {
+		messages[n] = c.stored(f.message.ID, f.targets[i].Identity)
+	}
+	ctx, cancel := detach(ctx, c.cfg.Timeout)
+	defer cancel()
+	was, err := c.recaller.Withdraw(ctx, messages)
+	for n, i := range gone {
+		if err == nil && was[n] { // else it was purged, or stays what it is
+			t := &f.targets[i]
+			t.Status, t.Evidence, t.Reason, t.Err = f.unregisteredStatus(i), 0, Gone, errUnregistered
+		}
+	}
+}
 
 // find returns the flight of a multicast that is under way in this process, else nil.
 func (c *Coordinator) find(id string) *flight {

@@ -54,6 +54,7 @@ func (c *Coordinator) receive(r *Receipt, at time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
+	case f.landed:
 	case r.Err == nil:
 		f.settle(i, Target{Status: Delivered, Evidence: Acked, Reply: r.Reply}, now)
 	case errors.Is(r.Err, ErrGone):

@@ -30,13 +30,16 @@ type entry struct {
 }
 
 // enter begins the record of a multicast. A request whose idempotency key was used before gets the first one's result, which
-// it waits for if need be; should the process of the first one be gone, this multicast takes its place and its id.
-func (c *Coordinator) enter(ctx context.Context, req *Request, message *Message, start time.Time) (*entry, *Result, error) {
+// it waits for if need be; should the process of the first one be gone, this multicast takes its place and its id. One that is
+// refused, because of too many targets, gets the first one's result or that error, and takes no key.
+func (c *Coordinator) enter(
+	ctx context.Context, req *Request, message *Message, start time.Time, refused error,
+) (*entry, *Result, error) {
 	if c.ledger == nil {
 		return nil, nil, nil
 	}
 	e := &entry{c: c, record: Record{ID: message.ID, Key: req.IdempotencyKey}, summary: summary{
-		State: Running, CreatedAt: start, Deadline: start.Add(req.Timeout + c.cfg.Timeout), Filter: filterText(req.Filter),
+		State: Running, CreatedAt: start, Deadline: start.Add(req.Timeout).Add(c.cfg.Timeout), Filter: filterText(req.Filter),
 		PayloadBytes: len(req.Payload), ContentType: req.ContentType, Delivery: req.Delivery, Key: req.IdempotencyKey,
 	}}
 	if req.IdempotencyKey == "" {
@@ -51,17 +54,17 @@ func (c *Coordinator) enter(ctx context.Context, req *Request, message *Message,
 	e.summary.Fingerprint = fingerprint(req)
 	e.record.Summary = e.summary.encode()
 	for ask := firstAsk; ; ask = min(2*ask, askEvery) {
-		held, began, err := c.ledger.Begin(ctx, e.record)
+		held, began, err := e.claim(ctx, refused)
 		if err != nil {
-			return nil, nil, fmt.Errorf("nothing was sent: idempotency_key: %w", err)
+			return nil, nil, err
 		}
-		if began || held.ID == e.record.ID { // ours, though the answer to an earlier try was lost
+		if began {
 			return e, nil, nil
 		}
 		first, err := decodeSummary(held.Summary)
 		switch {
 		case err != nil:
-			return nil, nil, fmt.Errorf("nothing was sent: idempotency_key: %w", err)
+			return nil, nil, keyError(err)
 		case first.Fingerprint != e.summary.Fingerprint:
 			return nil, nil, invalid("idempotency_key", "was used for multicast %s, which had another filter, payload, content type "+
 				"or delivery; nothing was sent", held.ID)
@@ -70,15 +73,59 @@ func (c *Coordinator) enter(ctx context.Context, req *Request, message *Message,
 			if !errors.Is(err, ErrNotFound) { // else it has just become too old
 				return nil, result, err
 			}
+		case time.Since(first.Deadline) > takeOverAfter && refused != nil:
+			return nil, nil, refused
 		case time.Since(first.Deadline) > takeOverAfter:
-			message.ID, e.record.ID = held.ID, held.ID
-			return e, nil, nil
+			if took, err := e.takeOver(ctx, held); err != nil || took {
+				message.ID = e.record.ID
+				return e, nil, err
+			}
 		}
 		if wait(ctx, ask); ctx.Err() != nil {
-			return nil, nil, fmt.Errorf("nothing was sent: idempotency_key: %w: the first request, multicast %s, is still under way",
-				ErrUnavailable, held.ID)
+			return nil, nil, keyError(fmt.Errorf("%w: the first request, multicast %s, is still under way", ErrUnavailable, held.ID))
 		}
 	}
+}
+
+// claim begins the record, or returns the one that has the key.
+func (e *entry) claim(ctx context.Context, refused error) (held Record, began bool, err error) {
+	if refused == nil {
+		held, began, err = e.c.ledger.Begin(ctx, e.record)
+		began = began || held.ID == e.record.ID // ours, though the answer to an earlier try was lost
+	} else if held, err = e.c.ledger.Held(ctx, e.record.Key); errors.Is(err, ErrNotFound) {
+		return held, false, refused
+	}
+	if err != nil {
+		return held, false, keyError(err)
+	}
+	return held, began, nil
+}
+
+// takeOver puts the entry in the place of a multicast whose process is gone, with a deadline of its own, which other repeats wait
+// for; unless one of those is faster. One that was cancelled is left alone.
+func (e *entry) takeOver(ctx context.Context, dead Record) (took bool, err error) {
+	_, settlements, err := e.c.ledger.Get(ctx, dead.ID)
+	switch {
+	case errors.Is(err, ErrNotFound): // it has just become too old
+		return false, nil
+	case err != nil:
+		return false, keyError(err)
+	case cancelled(settlements):
+		return false, invalid("idempotency_key", "was used for multicast %s, which was cancelled; nothing was sent", dead.ID)
+	}
+	mine := e.record
+	mine.ID = dead.ID
+	if took, err = e.c.ledger.Replace(ctx, mine, dead.Summary); err != nil {
+		return false, keyError(err)
+	}
+	if took {
+		e.record = mine
+	}
+	return took, nil
+}
+
+func keyError(err error) error {
+	return fmt.Errorf("nothing was sent: idempotency_key: %w", err)
 }
 
 // replay returns the first result of a multicast that has returned.
@@ -95,51 +142,99 @@ func (c *Coordinator) replay(ctx context.Context, id string) (*Result, error) {
 	return &kept.Result, nil
 }
 
-// withdrawIfCancelled withdraws what was just stored when the multicast was cancelled meanwhile, through another process.
-func (e *entry) withdrawIfCancelled(ctx context.Context, targets []Target) {
+// finish puts the result into the record, as withdrawn if the multicast was cancelled in time. The caller may have left, or have
+// no time to wait for the ledger: the record is stored all the same.
+func (e *entry) finish(ctx context.Context, result *Result, withdrawn bool) {
 	if e == nil {
 		return
 	}
-	var at []int
-	var messages []Message
-	for i := range targets {
-		if targets[i].Status == Pending {
-			at = append(at, i)
-			messages = append(messages, e.c.stored(e.record.ID, targets[i].Identity))
-		}
+	type answer struct {
+		withdrawn []int
+		err       error
 	}
-	if len(messages) == 0 {
-		return
+	done := make(chan answer, 1)
+	record := e.finished(result, withdrawn)
+	e.c.later(func() {
+		places, err := e.store(ctx, record)
+		done <- answer{places, err}
+	})
+	var late <-chan struct{}
+	if ctx.Err() == nil { // else nobody waits for the result
+		waiting, cancel := withMargin(ctx, time.Now(), 3*e.c.cfg.Timeout)
+		defer cancel()
+		late = waiting.Done()
 	}
-	e.begin.Wait()
-	_, settlements, err := e.c.ledger.Get(ctx, e.record.ID)
-	if err != nil || !cancelled(settlements) {
-		return
+	var got answer
+	select {
+	case got = <-done:
+	case <-late:
+		got.err = errLate
 	}
-	withdrawn, err := e.c.recaller.Withdraw(ctx, messages)
-	if err != nil {
-		return // they stay Pending, as they are
-	}
-	for n, i := range at {
-		if withdrawn[n] {
-			targets[i].Status, targets[i].Evidence, targets[i].Reason, targets[i].Err = Failed, 0, Withdrawn, errWithdrawn
-		}
+	withdrawTargets(result, got.withdrawn)
+	if got.err != nil {
+		result.Unrecorded = fmt.Errorf("multicast %s: store its record: %w", record.ID, got.err)
 	}
 }
 
-// finish puts the result into the record. The caller may have left: the record is stored all the same.
-func (e *entry) finish(ctx context.Context, result *Result) {
-	if e == nil {
+var errLate = fmt.Errorf("%w: the ledger had not answered by the call's deadline", ErrUnavailable)
+
+// finished returns the record with the result.
+func (e *entry) finished(result *Result, withdrawn bool) Record {
+	e.summary.of(result)
+	if withdrawn {
+		e.summary.State = WithdrawnByID
+	}
+	return Record{ID: e.record.ID, Key: e.record.Key, Summary: e.summary.encode(), Targets: encodeTargets(result.Targets)}
+}
+
+// store stores the record. If the multicast was cancelled meanwhile, through another process, it withdraws what has just been
+// stored, and returns the places of those targets: who cancels marks first and looks at the record then, so one of the two
+// sees the other.
+func (e *entry) store(ctx context.Context, record Record) (withdrawn []int, err error) {
+	e.begin.Wait()
+	ctx, cancel := detach(ctx, 2*e.c.cfg.Timeout)
+	defer cancel()
+	err = e.write(ctx, record)
+	if e.summary.Pending == 0 {
+		return nil, err
+	}
+	if _, settlements, unread := e.c.ledger.Get(ctx, record.ID); unread != nil || !cancelled(settlements) {
+		return nil, err
+	}
+	kept, unread := decodeRecord(record) // with targets of its own: the caller may have the others already
+	if unread != nil {
+		return nil, unread
+	}
+	at, messages := e.c.pending(kept)
+	was, failed := e.c.recaller.Withdraw(ctx, messages)
+	for n, i := range at {
+		if failed == nil && was[n] { // else it stays Pending, as it is
+			withdrawn = append(withdrawn, i)
+		}
+	}
+	if len(withdrawn) == 0 {
+		return nil, err
+	}
+	withdrawTargets(&kept.Result, withdrawn)
+	return withdrawn, e.write(ctx, e.finished(&kept.Result, true))
+}
+
+func (e *entry) write(ctx context.Context, record Record) error {
+	ctx, cancel := context.WithTimeout(ctx, e.c.cfg.Timeout)
+	defer cancel()
+	return e.c.ledger.Finish(ctx, record)
+}
+
+// withdrawTargets has targets fail because their stored messages were withdrawn.
+func withdrawTargets(r *Result, places []int) {
+	if len(places) == 0 {
 		return
 	}
-	e.begin.Wait()
-	ctx, cancel := detach(ctx, e.c.cfg.Timeout)
-	defer cancel()
-	e.summary.of(result)
-	e.record.Summary, e.record.Targets = e.summary.encode(), encodeTargets(result.Targets)
-	if err := e.c.ledger.Finish(ctx, e.record); err != nil {
-		result.Unrecorded = fmt.Errorf("multicast %s: store its record: %w", e.record.ID, err)
+	for _, i := range places {
+		t := &r.Targets[i]
+		t.Status, t.Evidence, t.Reason, t.Err = Failed, 0, Withdrawn, errWithdrawn
 	}
+	r.count()
 }
 
 // detach returns a context that does not end with the caller's, but after a time.

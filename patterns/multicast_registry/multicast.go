@@ -34,7 +34,8 @@ type Request struct {
 	// IdempotencyKey names the request, up to MaxKeyBytes: a request with a key that was used before returns the first one's
 	// result, and is refused when it asks for something else. Needs a durability slot with a Ledger. Empty: none.
 	IdempotencyKey string
-	// MaxTargets refuses the multicast with ErrQuota, before anything is sent, when more identities match. 0: any number.
+	// MaxTargets refuses the multicast with ErrQuota, before anything is sent, when more identities match. 0: any number. A
+	// request with an IdempotencyKey that was used before gets the first one's result all the same.
 	MaxTargets int
 	// DryRun resolves the targets and sends nothing.
 	DryRun bool
@@ -65,9 +66,11 @@ func (c *Coordinator) Multicast(ctx context.Context, req Request) (*Result, erro
 		return nil, fmt.Errorf("nothing was sent: the timeout of %s passed while the targets were looked up: %w", req.Timeout, err)
 	case err != nil:
 		return nil, err
-	case req.MaxTargets > 0 && len(names) > req.MaxTargets:
-		return nil, fmt.Errorf("max_targets: %w: %d identities match, at most %d are allowed; nothing was sent",
-			ErrQuota, len(names), req.MaxTargets)
+	}
+	refused := req.refuses(len(names))
+	switch {
+	case refused != nil && (req.DryRun || req.IdempotencyKey == ""): // a key may have been used when fewer matched
+		return nil, refused
 	case req.DryRun:
 		return dryRun(&req, names, revision, start), nil
 	}
@@ -75,7 +78,7 @@ func (c *Coordinator) Multicast(ctx context.Context, req Request) (*Result, erro
 		ID: c.ids.next(start), ContentType: req.ContentType, Payload: req.Payload, SentAt: start.Truncate(time.Millisecond),
 		Once: req.Delivery == ExactlyOnce,
 	}
-	entry, earlier, err := c.enter(waiting, &req, &message, start)
+	entry, earlier, err := c.enter(waiting, &req, &message, start, refused)
 	if err != nil || earlier != nil {
 		return earlier, err
 	}
@@ -86,25 +89,35 @@ func (c *Coordinator) Multicast(ctx context.Context, req Request) (*Result, erro
 	defer end()
 	f := c.launch(message, &req, start, names, end)
 	c.fly(flying, f, req.Settled)
-	complete, news := c.land(f)
+	complete, news := f.land()
 
 	result := &Result{ID: message.ID, Revision: revision, Targets: f.targets, Delivery: req.Delivery, Ended: Complete}
+	withdrawn := !complete && f.cancelled.Load()
 	switch {
 	case complete:
-	case f.cancelled.Load(), errors.Is(ctx.Err(), context.Canceled):
+	case withdrawn, errors.Is(ctx.Err(), context.Canceled):
 		result.Ended = Cancelled
 	default:
 		result.Ended = DeadlinePassed
 	}
 	if c.slots.Durability != nil && req.Delivery.acked() && result.Ended != Cancelled {
 		c.store(ctx, f)
-		entry.withdrawIfCancelled(ctx, f.targets)
 	}
+	c.forget(ctx, f)
 	result.count()
 	result.Elapsed = time.Since(start)
-	entry.finish(ctx, result)
+	entry.finish(ctx, result, withdrawn)
 	req.settledLast(news, f)
 	return result, nil
+}
+
+// refuses returns the error of a request that so many identities match, or nil.
+func (r *Request) refuses(targets int) error {
+	if r.MaxTargets == 0 || targets <= r.MaxTargets {
+		return nil
+	}
+	return fmt.Errorf("max_targets: %w: %d identities match, at most %d are allowed; nothing was sent",
+		ErrQuota, targets, r.MaxTargets)
 }
 
 // dryRun is the result of a request that asks only who is meant.

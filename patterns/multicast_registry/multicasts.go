@@ -17,7 +17,7 @@ const (
 	Running State = iota + 1
 	// Returned means that the call has returned. Pending targets may become Delivered still.
 	Returned
-	// WithdrawnByID means that CancelMulticast was called.
+	// WithdrawnByID means that CancelMulticast was called in time: before the call returned, or with something to withdraw.
 	WithdrawnByID
 )
 
@@ -37,6 +37,8 @@ type MulticastRecord struct {
 	IdempotencyKey string
 	// Result is what has become of it by now. While Running it has the ID and the Delivery only.
 	Result Result
+
+	marked bool // CancelMulticast was called, maybe too late
 }
 
 // MaxMulticastsPage is the most multicasts that ListMulticasts returns.
@@ -93,7 +95,7 @@ func (c *Coordinator) expire(ctx context.Context, record *MulticastRecord) error
 	for n, i := range at {
 		if t := &record.Result.Targets[i]; !stored[n] {
 			t.Status, t.Evidence, t.Reason, t.Err = Failed, 0, Expired, errExpired
-			if record.State == WithdrawnByID {
+			if record.marked {
 				t.Reason, t.Err = Withdrawn, errWithdrawn
 			}
 		}
@@ -132,7 +134,7 @@ func (c *Coordinator) ListMulticasts(ctx context.Context, before string, limit i
 			return nil, fmt.Errorf("multicast %s: %w", kept[i].ID, err)
 		}
 		record := s.record(kept[i].ID)
-		if record.Result.Pending > 0 { // or not any more
+		if record.State == Running || record.Result.Pending > 0 { // or not any more
 			switch now, err := c.GetMulticast(ctx, kept[i].ID); {
 			case errors.Is(err, ErrNotFound): // it has just become too old
 				continue
@@ -149,8 +151,8 @@ func (c *Coordinator) ListMulticasts(ctx context.Context, before string, limit i
 }
 
 // CancelMulticast withdraws what is stored and not delivered, and ends the multicast if it is under way: at once in this
-// process; one that runs in another stores nothing any more. Where nothing is left to cancel it changes nothing. It tells how many
-// messages it has withdrawn, and what has become of the multicast. Errors as for GetMulticast.
+// process; one that runs in another withdraws at its end what it has stored. Where nothing is left to cancel it changes nothing.
+// It tells how many messages it has withdrawn, and what has become of the multicast. Errors as for GetMulticast.
 func (c *Coordinator) CancelMulticast(ctx context.Context, id string) (withdrawn int, record *MulticastRecord, err error) {
 	record, running, err := c.load(ctx, id)
 	if err != nil {

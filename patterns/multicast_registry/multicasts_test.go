@@ -14,10 +14,26 @@ import (
 	mr "github.com/prism-data-layer/prism/patterns/multicast_registry"
 )
 
-// keeping is a durability slot whose ledger fails as a test says.
+// keeping is a durability slot that fails, and dawdles, as a test says.
 type keeping struct {
 	*memory.Durability
-	begin, finish error
+	begin, finish, settle error
+	finishing             func(id string) // before it does
+	enqueue               func(ctx context.Context, messages []mr.Message) []error
+}
+
+func (k *keeping) Enqueue(ctx context.Context, messages []mr.Message) []error {
+	if k.enqueue != nil {
+		return k.enqueue(ctx, messages)
+	}
+	return k.Durability.Enqueue(ctx, messages)
+}
+
+func (k *keeping) Settle(ctx context.Context, s []mr.Settlement) []error {
+	if k.settle != nil {
+		return slices.Repeat([]error{k.settle}, len(s))
+	}
+	return k.Durability.Settle(ctx, s)
 }
 
 func (k *keeping) Begin(ctx context.Context, r mr.Record) (mr.Record, bool, error) {
@@ -28,6 +44,9 @@ func (k *keeping) Begin(ctx context.Context, r mr.Record) (mr.Record, bool, erro
 }
 
 func (k *keeping) Finish(ctx context.Context, r mr.Record) error {
+	if k.finishing != nil {
+		k.finishing(r.ID)
+	}
 	if k.finish != nil {
 		return k.finish
 	}
@@ -161,6 +180,65 @@ func TestCancelTooLate(t *testing.T) {
 	n, record, err := c.CancelMulticast(t.Context(), sent.ID)
 	if err != nil || n != 0 || record.State != mr.Returned || record.Result.Delivered != 1 {
 		t.Errorf("withdrew %d: %+v, %v", n, record, err)
+	}
+}
+
+// TestCancelElsewhereWhileDelivered cancels through another process while the last ack is on its way: nothing is withdrawn.
+func TestCancelElsewhereWhileDelivered(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c, k := kept(t, 1)
+		attach(t, c, func(mr.Message) bool { <-time.After(100 * time.Millisecond); return true }, "id-00000")
+		var cancelling sync.WaitGroup
+		sent := multicast(t, c, mr.Request{Began: func(id string, _ mr.Revision, _ int) {
+			cancelling.Go(func() { cancelElsewhere(t, k, 50*time.Millisecond, id, mr.Returned) })
+		}})
+		cancelling.Wait()
+		if r := get(t, c, sent.ID); r.State != mr.Returned || r.Result.Delivered != 1 {
+			t.Errorf("%+v", r)
+		}
+	})
+}
+
+// TestCancelElsewhereWhileFinishing cancels through another process when all is stored and only the record is not: nothing is
+// delivered afterwards.
+func TestCancelElsewhereWhileFinishing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c, k := kept(t, 1)
+		var cancelling sync.WaitGroup
+		k.finishing = func(id string) {
+			k.finishing = nil
+			cancelling.Go(func() { cancelElsewhere(t, k, 0, id, mr.WithdrawnByID) })
+			<-time.After(time.Second)
+		}
+		sent := multicast(t, c, mr.Request{IdempotencyKey: "k"})
+		cancelling.Wait()
+		again := multicast(t, c, mr.Request{IdempotencyKey: "k"})
+		for _, r := range []*mr.Result{sent, &get(t, c, sent.ID).Result, again} {
+			if target := r.Targets[0]; target.Status != mr.Failed || target.Reason != mr.Withdrawn || r.Failed != 1 {
+				t.Errorf("%+v", r)
+			}
+		}
+		attach(t, c, func(m mr.Message) bool { t.Errorf("received %+v", m); return true }, "id-00000")
+		synctest.Wait()
+	})
+}
+
+// cancelElsewhere cancels a multicast as another process does, which knows of it by the ledger.
+func cancelElsewhere(t *testing.T, k *keeping, after time.Duration, id string, want mr.State) {
+	t.Helper()
+	<-time.After(after)
+	slots := memorySlots()
+	slots.Durability = k.Durability
+	there := open(t, mr.Config{}, slots)
+	_, record, err := there.CancelMulticast(t.Context(), id)
+	if err != nil || record.State != want {
+		t.Errorf("%+v, %v", record, err)
+	}
+	list, err := there.ListMulticasts(t.Context(), "", 10)
+	if err != nil || len(list) != 1 || list[0].State != want {
+		t.Errorf("listed %+v, %v", list, err)
 	}
 }
 

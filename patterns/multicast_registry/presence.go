@@ -78,21 +78,28 @@ func (f *flight) openTargets() (which []int, ids []string) {
 	return which, ids
 }
 
-// left settles those of the targets that are not live.
+// left settles those of the targets that are not live. What is being stored by now has its own end, see forget.
 func (f *flight) left(which []int, live []bool) {
 	now := time.Since(f.start)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for n, i := range which {
-		if live[n] || f.targets[i].Status != 0 {
-			continue
+		switch {
+		case live[n]:
+		case f.landed:
+			f.gone = append(f.gone, i)
+		case f.targets[i].Status == 0:
+			f.settle(i, Target{Status: f.unregisteredStatus(i), Reason: Gone, Err: errUnregistered}, now)
 		}
-		outcome := Target{Status: Failed, Reason: Gone, Err: errUnregistered}
-		if f.attempts[i].reached > 0 {
-			outcome.Status = Timeout
-		}
-		f.settle(i, outcome, now)
 	}
+}
+
+// unregisteredStatus is what a target becomes that is not registered any more.
+func (f *flight) unregisteredStatus(i int) Status {
+	if f.attempts[i].reached > 0 {
+		return Timeout
+	}
+	return Failed
 }
 
 // unregistered tells all flights that an identity is not registered any more.

@@ -282,9 +282,7 @@ func letter(s Settlement) byte {
 
 // settle takes in what has become of targets after the multicast returned.
 func (m *MulticastRecord) settle(settlements []Settlement) {
-	if cancelled(settlements) {
-		m.State = WithdrawnByID
-	}
+	m.marked = m.marked || cancelled(settlements)
 	for _, s := range settlements {
 		targets := m.Result.Targets
 		i, found := slices.BinarySearchFunc(targets, s.Identity, func(t Target, id string) int { return cmp.Compare(t.Identity, id) })
@@ -305,6 +303,10 @@ func (m *MulticastRecord) settle(settlements []Settlement) {
 				t.Status, t.Evidence, t.Reason, t.Err = Failed, 0, Withdrawn, errWithdrawn
 			}
 		}
+	}
+	withdrawn := func(t Target) bool { return t.Reason == Withdrawn }
+	if m.marked && (m.State == Running || slices.ContainsFunc(m.Result.Targets, withdrawn)) { // else the mark came too late
+		m.State = WithdrawnByID
 	}
 	m.Result.count()
 }

@@ -44,12 +44,24 @@ func (r retry) backoff(n int) time.Duration {
 	return time.Duration(float64(wait) * (0.75 + 0.5*rand.Float64()))
 }
 
-// handOver counts an attempt that is about to be made. The caller holds f.mu.
-func (f *flight) handOver(i int, now time.Duration) {
-	t, a := &f.targets[i], &f.attempts[i]
-	t.Attempts++
-	a.sent, a.due, a.reason, a.err = now, 0, 0, nil
-	a.reached++
+// handOver counts the attempts that are about to be made, and returns for which targets: some may have left, or acknowledged an
+// earlier attempt, since theirs was due.
+func (f *flight) handOver(which []int) []int {
+	now := time.Since(f.start)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	open := make([]int, 0, len(which))
+	for _, i := range which {
+		t, a := &f.targets[i], &f.attempts[i]
+		if t.Status != 0 {
+			continue
+		}
+		open = append(open, i)
+		t.Attempts++
+		a.sent, a.due, a.reason, a.err = now, 0, 0, nil
+		a.reached++
+	}
+	return open
 }
 
 // accepted takes in that the backend has accepted an attempt, whose ack may have come already. The caller holds f.mu.

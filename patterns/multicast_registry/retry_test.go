@@ -278,6 +278,31 @@ func TestTargetUnregisters(t *testing.T) {
 	}
 }
 
+// TestTargetUnregistersBeforeItsTurn has a target go while chunks before its own are being published: it is sent nothing.
+func TestTargetUnregistersBeforeItsTurn(t *testing.T) {
+	t.Parallel()
+	slots := memorySlots()
+	var leaving sync.Once
+	const last = "id-02048"
+	var c *mr.Coordinator
+	s := script(&slots, func(string, int) error {
+		leaving.Do(func() {
+			_, err := c.Unregister(t.Context(), last, 0)
+			noError(t, err)
+		})
+		return nil
+	})
+	c = open(t, mr.Config{}, slots)
+	register(t, c, 2049, nil)
+	r, err := c.Multicast(t.Context(), mr.Request{RetryAttempts: 1})
+	noError(t, err)
+	checkResult(t, r, ids(2049))
+	target := r.Targets[2048]
+	if target.Status != mr.Failed || target.Reason != mr.Gone || target.Attempts != 0 || len(s.waits(last)) != 0 {
+		t.Errorf("sent %d times: %+v", len(s.waits(last)), target)
+	}
+}
+
 func unregister(t *testing.T, c *mr.Coordinator) {
 	t.Helper()
 	_, err := c.Unregister(t.Context(), "id-00000", 0)

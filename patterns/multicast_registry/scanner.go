@@ -9,6 +9,9 @@ import (
 	"github.com/prism-data-layer/prism/patterns/multicast_registry/filter"
 )
 
+// Scanning returns a Querier over a registry that cannot answer queries itself. Every query reads every match.
+func Scanning(registry Registry) Querier { return scanner{registry} }
+
 // scanner answers queries of a registry that cannot do so itself. Every query reads every match.
 type scanner struct{ registry Registry }
 

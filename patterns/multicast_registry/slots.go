@@ -67,6 +67,12 @@ type Header interface {
 	Head(ctx context.Context) (Revision, error)
 }
 
+// Clock is an optional ability of a registry whose backend has a clock of its own.
+type Clock interface {
+	// Now returns the backend's time at some instant of the call.
+	Now(ctx context.Context) (time.Time, error)
+}
+
 // Counter is an optional ability of a registry that counts without scanning.
 type Counter interface {
 	// Count returns the number of live identities.
@@ -369,8 +375,8 @@ type Receipt struct {
 type Durability interface {
 	// Enqueue stores messages, in order, and returns one result for each: nil when the message will survive what the
 	// backend promises to survive. Storing a message again (same topic and ID) while it is stored is no error and keeps one
-	// copy. ErrQueueFull at the bound of the topic's queue; ErrTooLarge; other errors: it is not stored, unless the error says
-	// that the outcome is unknown.
+	// copy. ErrQueueFull at the bound of the topic's queue; ErrTooLarge; ErrUnavailable when the backend was not reached and does
+	// not have the message. Any other error, the context's included, says that the outcome is unknown.
 	Enqueue(ctx context.Context, messages []Message) []error
 
 	// Consume opens a subscription that yields what is stored for the topics and what is stored later, per topic in the
@@ -407,6 +413,14 @@ type Ledger interface {
 
 	// Finish stores the record again, Summary and Targets included, or for the first time, with its Key.
 	Finish(ctx context.Context, record Record) error
+
+	// Held returns the record that has a key, which is not empty, without Targets. ErrNotFound when none has.
+	Held(ctx context.Context, key string) (Record, error)
+
+	// Replace stores a record as Finish does, if one with its ID is kept whose Summary is was, byte for byte; else it changes
+	// nothing. replaced tells which: of any number of concurrent Replaces of a Summary by others exactly one stores. With an
+	// error nobody knows.
+	Replace(ctx context.Context, record Record, was []byte) (replaced bool, err error)
 
 	// Settle adds what has become of single targets afterwards, and returns one result for each. A settlement takes the place
 	// of an earlier one of the same multicast and identity, except that one which is not Final never takes the place of one

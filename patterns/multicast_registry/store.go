@@ -23,19 +23,28 @@ func (c *Coordinator) store(ctx context.Context, f *flight) {
 	// The wait may have used up the request's timeout; storing has its own, within the caller's deadline.
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
+	unknown := make(map[int]bool) // what may be stored, although an error says otherwise
 	for n := 1; len(messages) > 0; n++ {
 		results := c.slots.Durability.Enqueue(ctx, messages)
 		again := 0
 		for i, err := range results {
-			switch t := &f.targets[at[i]]; {
+			t := &f.targets[at[i]]
+			broken := err != nil && reasonOf(err) == BackendError
+			if broken && !errors.Is(err, ErrUnavailable) {
+				unknown[at[i]] = true
+			}
+			switch {
 			case err == nil:
 				t.Status, t.Evidence = Pending, Stored
-			case reasonOf(err) == BackendError && n < f.retry.attempts && ctx.Err() == nil:
+			case broken && n < f.retry.attempts && ctx.Err() == nil:
 				messages[again], at[again] = messages[i], at[i]
 				again++
 			default:
 				if t.Status == Failed {
 					t.Reason = reasonOf(err)
+					if unknown[at[i]] {
+						t.Status = Timeout
+					}
 				}
 				t.Err = errors.Join(t.Err, err)
 			}

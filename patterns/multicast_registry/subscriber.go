@@ -279,8 +279,8 @@ func (s *Subscriber) Ack(ctx context.Context, answers ...Answer) error {
 	return errors.Join(errs...)
 }
 
-// ackStored notes in the ledger that stored messages were acked, and removes them. In this order: whoever finds no message
-// any more finds the note.
+// ackStored notes in the ledger that stored messages were acked, and removes those that it could note. In this order: whoever
+// finds no message any more finds the note. It takes the slice over.
 func (c *Coordinator) ackStored(ctx context.Context, acks []Ack) []error {
 	var errs []error
 	if c.ledger != nil {
@@ -290,6 +290,13 @@ func (c *Coordinator) ackStored(ctx context.Context, acks []Ack) []error {
 			settlements[i] = acknowledged(ack.ID, ack.Identity, ack.Reply, now)
 		}
 		errs = c.ledger.Settle(ctx, settlements)
+		noted := acks[:0]
+		for i, err := range errs {
+			if err == nil { // else it stays stored, and is delivered and acked again
+				noted = append(noted, acks[i])
+			}
+		}
+		acks = noted
 	}
 	return append(errs, c.slots.Durability.Ack(ctx, acks)...)
 }

@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/rand"
@@ -88,7 +89,7 @@ func (l *ledger) begin(
 ) (held multicastregistry.Record, began bool, err error) {
 	record.Targets = nil
 	if record.Key == "" {
-		if _, err = l.put(ctx, record, ""); err == nil {
+		if _, err = l.put(ctx, record, "", 0); err == nil {
 			err = l.trim(ctx, record.ID)
 		}
 		return record, err == nil, err
@@ -107,7 +108,7 @@ func (l *ledger) begin(
 				return held, false, err
 			}
 		}
-		seq, err := l.put(ctx, record, "")
+		seq, err := l.put(ctx, record, "", 0)
 		if err != nil {
 			return held, false, err
 		}
@@ -128,13 +129,17 @@ func (l *ledger) begin(
 	}
 }
 
-// put writes the record itself, and returns its sequence. Of its targets it tells only how many there are, and the version.
-func (l *ledger) put(ctx context.Context, record multicastregistry.Record, version string) (uint64, error) {
+// put writes the record itself, and returns its sequence: in the place of the message with the given one, or 0: of any. Of its
+// targets it tells only how many there are, and the version.
+func (l *ledger) put(ctx context.Context, record multicastregistry.Record, version string, over uint64) (uint64, error) {
 	seqs, errs := l.stream.publish(ctx, 1, func(_ int, m *nats.Msg) error {
 		m.Subject, m.Data = l.record(record.ID), record.Summary
 		m.Header = nats.Header{headerChunks: {strconv.Itoa(len(record.Targets))}, headerVersion: {version}}
 		if record.Key != "" {
 			m.Header[headerKey] = []string{multicastregistry.EncodeName(record.Key)}
+		}
+		if over > 0 {
+			m.Header[headerExpected] = []string{strconv.FormatUint(over, 10)}
 		}
 		return nil
 	})
@@ -184,10 +189,12 @@ func untoken(text string) (string, bool) {
 
 // Finish implements multicastregistry.Ledger.
 func (d *Durability) Finish(ctx context.Context, record multicastregistry.Record) error {
-	return wrap("finish multicast", record.ID, d.ledger.finish(ctx, record))
+	return wrap("finish multicast", record.ID, d.ledger.finish(ctx, record, 0))
 }
 
-func (l *ledger) finish(ctx context.Context, record multicastregistry.Record) error {
+// finish writes a record with its targets, in the place of the record with the given sequence, or 0: of any. A conflict says that
+// there is another one.
+func (l *ledger) finish(ctx context.Context, record multicastregistry.Record, over uint64) error {
 	version := rand.Text()
 	seqs, errs := l.stream.publish(ctx, len(record.Targets), func(i int, m *nats.Msg) error {
 		m.Subject, m.Data = l.chunk(record.ID, version, i), record.Targets[i]
@@ -196,7 +203,13 @@ func (l *ledger) finish(ctx context.Context, record multicastregistry.Record) er
 	if err := firstOf(errs); err != nil {
 		return err
 	}
-	seq, err := l.put(ctx, record, version)
+	seq, err := l.put(ctx, record, version, over)
+	if isConflict(err) {
+		_, errs := l.stream.purge(ctx, min(1, len(seqs)), func(int) (string, uint64) {
+			return l.parts(record.ID) + "chunk." + version + ".>", 0
+		})
+		return cmp.Or(firstOf(errs), err)
+	}
 	if err != nil {
 		return err
 	}
@@ -212,6 +225,44 @@ func (l *ledger) finish(ctx context.Context, record multicastregistry.Record) er
 		return err
 	}
 	return l.trim(ctx, record.ID)
+}
+
+// Replace implements multicastregistry.Ledger.
+func (d *Durability) Replace(ctx context.Context, record multicastregistry.Record, was []byte) (bool, error) {
+	replaced, err := d.ledger.replace(ctx, record, was)
+	return replaced, wrap("replace multicast", record.ID, err)
+}
+
+func (l *ledger) replace(ctx context.Context, record multicastregistry.Record, was []byte) (bool, error) {
+	for attempt := 0; ; attempt++ {
+		m, ok, err := l.stream.last(ctx, l.record(record.ID))
+		if err != nil || !ok || !bytes.Equal(m.data, was) {
+			return false, err
+		}
+		if err = l.finish(ctx, record, m.seq); !isConflict(err) {
+			return err == nil, err
+		}
+		if err := giveWay(ctx, attempt); err != nil {
+			return false, err
+		}
+	}
+}
+
+// Held implements multicastregistry.Ledger.
+func (d *Durability) Held(ctx context.Context, key string) (multicastregistry.Record, error) {
+	held, err := d.ledger.held(ctx, key)
+	return held, wrap("find the multicast of key", key, err)
+}
+
+func (l *ledger) held(ctx context.Context, key string) (multicastregistry.Record, error) {
+	m, ok, err := l.stream.last(ctx, l.key(key))
+	if err != nil {
+		return multicastregistry.Record{}, err
+	}
+	if !ok {
+		return multicastregistry.Record{}, multicastregistry.ErrNotFound
+	}
+	return l.summary(ctx, string(m.data))
 }
 
 // keepKey has the key last as long as the record that has just been written, unless another record has it.

@@ -535,5 +535,8 @@ func (r *Registry) Ping(ctx context.Context) error {
 	return wrap("ping", "", err)
 }
 
+// Now implements multicastregistry.Clock.
+func (r *Registry) Now(ctx context.Context) (time.Time, error) { return r.clock.now(ctx) }
+
 // name returns the key of a message of the bucket.
 func (r *Registry) name(m streamMsg) string { return strings.TrimPrefix(m.subject, r.prefix) }

@@ -272,7 +272,7 @@ func (d *Durability) Enqueue(ctx context.Context, messages []multicastregistry.M
 		for n := range items {
 			i := at[first+n]
 			if err != nil {
-				results[i] = d.unknown(ctx, "store for", messages[i].Identity, err)
+				results[i] = d.conn.unsure(ctx, "store for", messages[i].Identity, err)
 			} else if answers[n] != 0 {
 				results[i] = d.full(messages[i].Identity, answers[n])
 			}

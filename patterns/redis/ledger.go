@@ -23,18 +23,18 @@ func (d *Durability) retention() string {
 	return strconv.FormatInt(max(d.cfg.Retention.Milliseconds(), 1), 10)
 }
 
-// store runs record.lua, and returns the record that has the key already, if one has.
+// store runs record.lua, and returns the record that stands in the way, if one does.
 func (d *Durability) store(
-	ctx context.Context, begin string, record multicastregistry.Record,
+	ctx context.Context, how string, record multicastregistry.Record, was []byte,
 ) (held multicastregistry.Record, exists bool, err error) {
 	bounded, cancel, err := d.conn.bound(ctx)
 	if err != nil {
 		return held, false, err
 	}
 	defer cancel()
-	args := make([]string, 0, 6+len(record.Targets))
-	args = append(args, begin, d.retention(), strconv.Itoa(d.cfg.MaxMulticasts), record.ID, record.Key,
-		rueidis.BinaryString(record.Summary))
+	args := make([]string, 0, 7+len(record.Targets))
+	args = append(args, how, d.retention(), strconv.Itoa(d.cfg.MaxMulticasts), record.ID, record.Key,
+		rueidis.BinaryString(record.Summary), rueidis.BinaryString(was))
 	for _, part := range record.Targets {
 		args = append(args, rueidis.BinaryString(part))
 	}
@@ -54,7 +54,7 @@ func (d *Durability) store(
 func (d *Durability) Begin(
 	ctx context.Context, record multicastregistry.Record,
 ) (held multicastregistry.Record, began bool, err error) {
-	held, exists, err := d.store(ctx, "1", record)
+	held, exists, err := d.store(ctx, "begin", record, nil)
 	if err != nil {
 		return multicastregistry.Record{}, false, d.unknown(ctx, "begin multicast", record.ID, err)
 	}
@@ -63,10 +63,41 @@ func (d *Durability) Begin(
 
 // Finish implements multicastregistry.Ledger.
 func (d *Durability) Finish(ctx context.Context, record multicastregistry.Record) error {
-	if _, _, err := d.store(ctx, "0", record); err != nil {
+	if _, _, err := d.store(ctx, "finish", record, nil); err != nil {
 		return d.unknown(ctx, "finish multicast", record.ID, err)
 	}
 	return nil
+}
+
+// Replace implements multicastregistry.Ledger.
+func (d *Durability) Replace(ctx context.Context, record multicastregistry.Record, was []byte) (bool, error) {
+	_, differs, err := d.store(ctx, "replace", record, was)
+	if err != nil {
+		return false, d.unknown(ctx, "replace multicast", record.ID, err)
+	}
+	return !differs, nil
+}
+
+// Held implements multicastregistry.Ledger.
+func (d *Durability) Held(ctx context.Context, key string) (record multicastregistry.Record, err error) {
+	bounded, cancel, err := d.conn.bound(ctx)
+	if err != nil {
+		return record, d.conn.wrap(ctx, "find the multicast of key", key, err)
+	}
+	defer cancel()
+	keys, client := d.ledgerKeys(), d.conn.read
+	id, err := client.Do(bounded, client.B().Get().Key(keys[2]+key).Build()).ToString()
+	var summary string
+	if err == nil {
+		summary, err = client.Do(bounded, client.B().Hget().Key(keys[0]+id).Field("s").Build()).ToString()
+	}
+	if rueidis.IsRedisNil(err) {
+		err = multicastregistry.ErrNotFound
+	}
+	if err != nil {
+		return record, d.conn.wrap(ctx, "find the multicast of key", key, err)
+	}
+	return multicastregistry.Record{ID: id, Key: key, Summary: []byte(summary)}, nil
 }
 
 // Settle implements multicastregistry.Ledger, with one script for 500 settlements.

@@ -5,6 +5,8 @@ import (
 	_ "embed"
 	"fmt"
 	"slices"
+	"strconv"
+	"time"
 
 	"github.com/redis/rueidis"
 
@@ -14,6 +16,8 @@ import (
 var (
 	_ multicastregistry.Prober = (*Registry)(nil)
 	_ multicastregistry.Prober = (*Sharded)(nil)
+	_ multicastregistry.Clock  = (*Registry)(nil)
+	_ multicastregistry.Clock  = (*Sharded)(nil)
 
 	//go:embed lua/live.lua
 	liveSource string
@@ -74,4 +78,29 @@ func (s *Sharded) Live(ctx context.Context, ids []string) ([]bool, error) {
 		return nil, err
 	}
 	return live, nil
+}
+
+// Now implements multicastregistry.Clock.
+func (r *Registry) Now(ctx context.Context) (time.Time, error) { return r.conn.now(ctx) }
+
+// Now implements multicastregistry.Clock, by the clock of the first shard: the servers' clocks are taken to be the same.
+func (s *Sharded) Now(ctx context.Context) (time.Time, error) { return s.shards[0].Now(ctx) }
+
+func (c *Conn) now(ctx context.Context) (time.Time, error) {
+	bounded, cancel, err := c.bound(ctx)
+	if err != nil {
+		return time.Time{}, err
+	}
+	defer cancel()
+	reply, err := c.write.Do(bounded, c.write.B().Time().Build()).AsStrSlice()
+	if err == nil && len(reply) != 2 {
+		err = errReply
+	}
+	var parts [2]int64
+	for i := range reply {
+		if err == nil {
+			parts[i], err = strconv.ParseInt(reply[i], 10, 64)
+		}
+	}
+	return time.Unix(parts[0], parts[1]*1000), c.wrap(ctx, "time", "", err)
 }

@@ -155,12 +155,19 @@ func (m *Messaging) published(ctx context.Context, message *multicastregistry.Me
 		return fmt.Errorf("redis: publish to %q: %w", message.Identity, multicastregistry.ErrNoSubscriber)
 	case err == nil:
 		return nil
-	case refused(err) || unsent(err) || ctx.Err() != nil:
-		return m.conn.wrap(ctx, "publish to", message.Identity, err)
-	case errors.Is(err, context.DeadlineExceeded): // our own
-		return fmt.Errorf("redis: publish to %q: outcome unknown: no answer within %v", message.Identity, m.conn.timeout)
 	}
-	return fmt.Errorf("redis: publish to %q: outcome unknown: %w", message.Identity, err)
+	return m.conn.unsure(ctx, "publish to", message.Identity, err)
+}
+
+// unsure wraps the error of a message that may have been taken: as ErrUnavailable only if it was surely not.
+func (c *Conn) unsure(ctx context.Context, op, identity string, err error) error {
+	switch {
+	case refused(err) || unsent(err) || ctx.Err() != nil:
+		return c.wrap(ctx, op, identity, err)
+	case errors.Is(err, context.DeadlineExceeded): // our own
+		return fmt.Errorf("redis: %s %q: outcome unknown: no answer within %v", op, identity, c.timeout)
+	}
+	return fmt.Errorf("redis: %s %q: outcome unknown: %w", op, identity, err)
 }
 
 // refused tells whether Redis answered with an error.

@@ -41,7 +41,7 @@ func (p *proxy) putting(id string) func(ctx context.Context) error {
 }
 
 func (p *proxy) multicasting(ctx context.Context) error {
-	_, err := p.Multicast(ctx, client.MulticastRequest{})
+	_, err := p.Multicast(ctx, client.MulticastRequest{Consistency: client.Strong})
 	return err
 }
 

@@ -250,21 +250,23 @@ func (p *proxy) register(t testing.TB, n int, metadata func(i int) map[string]an
 	}
 }
 
-// find returns every identity that matches, over all pages.
+// find returns every identity that matches, whoever registered it, over all pages.
 func (p *proxy) find(t testing.TB, filter string) []client.Identity {
 	t.Helper()
 	match, err := client.ParseFilter(filter)
 	must(t, err)
 	var found []client.Identity
-	for identity, err := range p.All(t.Context(), client.Query{Filter: match, PageSize: 99}) {
+	for identity, err := range p.All(t.Context(), client.Query{Filter: match, PageSize: 99, Consistency: client.Strong}) {
 		must(t, err)
 		found = append(found, identity)
 	}
 	return found
 }
 
+// multicast multicasts to all who match, whoever registered them.
 func (p *proxy) multicast(t testing.TB, request client.MulticastRequest) *client.Result {
 	t.Helper()
+	request.Consistency = client.Strong
 	result, err := p.Multicast(t.Context(), request)
 	must(t, err)
 	if sum := result.Delivered + result.Pending + result.Failed + result.TimedOut; sum != result.TargetCount {

@@ -94,6 +94,60 @@ func (RegisterRequest_Mode) EnumDescriptor() ([]byte, []int) {
 	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{1, 0}
 }
 
+// Consistency says what an answer reflects.
+type Recency_Consistency int32
+
+const (
+	// The default: EVENTUAL.
+	Recency_CONSISTENCY_UNSPECIFIED Recency_Consistency = 0
+	// What was written through this server, and what others wrote up to a moment ago: as a rule some milliseconds.
+	// UNAVAILABLE when it would be more than the namespace's max_staleness.
+	Recency_EVENTUAL Recency_Consistency = 1
+	// All that anybody had written when the call began. It costs a round trip to the registry's backend.
+	Recency_STRONG Recency_Consistency = 2
+)
+
+// Enum value maps for Recency_Consistency.
+var (
+	Recency_Consistency_name = map[int32]string{
+		0: "CONSISTENCY_UNSPECIFIED",
+		1: "EVENTUAL",
+		2: "STRONG",
+	}
+	Recency_Consistency_value = map[string]int32{
+		"CONSISTENCY_UNSPECIFIED": 0,
+		"EVENTUAL":                1,
+		"STRONG":                  2,
+	}
+)
+
+func (x Recency_Consistency) Enum() *Recency_Consistency {
+	p := new(Recency_Consistency)
+	*p = x
+	return p
+}
+
+func (x Recency_Consistency) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Recency_Consistency) Descriptor() protoreflect.EnumDescriptor {
+	return file_prism_pattern_multicast_registry_proto_enumTypes[1].Descriptor()
+}
+
+func (Recency_Consistency) Type() protoreflect.EnumType {
+	return &file_prism_pattern_multicast_registry_proto_enumTypes[1]
+}
+
+func (x Recency_Consistency) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Recency_Consistency.Descriptor instead.
+func (Recency_Consistency) EnumDescriptor() ([]byte, []int) {
+	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{8, 0}
+}
+
 // Mode says how much is promised.
 type Delivery_Mode int32
 
@@ -135,11 +189,11 @@ func (x Delivery_Mode) String() string {
 }
 
 func (Delivery_Mode) Descriptor() protoreflect.EnumDescriptor {
-	return file_prism_pattern_multicast_registry_proto_enumTypes[1].Descriptor()
+	return file_prism_pattern_multicast_registry_proto_enumTypes[2].Descriptor()
 }
 
 func (Delivery_Mode) Type() protoreflect.EnumType {
-	return &file_prism_pattern_multicast_registry_proto_enumTypes[1]
+	return &file_prism_pattern_multicast_registry_proto_enumTypes[2]
 }
 
 func (x Delivery_Mode) Number() protoreflect.EnumNumber {
@@ -148,7 +202,7 @@ func (x Delivery_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Delivery_Mode.Descriptor instead.
 func (Delivery_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{9, 0}
+	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{13, 0}
 }
 
 // Report says which targets the response lists.
@@ -192,11 +246,11 @@ func (x MulticastRequest_Report) String() string {
 }
 
 func (MulticastRequest_Report) Descriptor() protoreflect.EnumDescriptor {
-	return file_prism_pattern_multicast_registry_proto_enumTypes[2].Descriptor()
+	return file_prism_pattern_multicast_registry_proto_enumTypes[3].Descriptor()
 }
 
 func (MulticastRequest_Report) Type() protoreflect.EnumType {
-	return &file_prism_pattern_multicast_registry_proto_enumTypes[2]
+	return &file_prism_pattern_multicast_registry_proto_enumTypes[3]
 }
 
 func (x MulticastRequest_Report) Number() protoreflect.EnumNumber {
@@ -205,7 +259,7 @@ func (x MulticastRequest_Report) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use MulticastRequest_Report.Descriptor instead.
 func (MulticastRequest_Report) EnumDescriptor() ([]byte, []int) {
-	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{10, 0}
+	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{14, 0}
 }
 
 // Ended says why the call stopped waiting.
@@ -253,11 +307,11 @@ func (x MulticastResponse_Ended) String() string {
 }
 
 func (MulticastResponse_Ended) Descriptor() protoreflect.EnumDescriptor {
-	return file_prism_pattern_multicast_registry_proto_enumTypes[3].Descriptor()
+	return file_prism_pattern_multicast_registry_proto_enumTypes[4].Descriptor()
 }
 
 func (MulticastResponse_Ended) Type() protoreflect.EnumType {
-	return &file_prism_pattern_multicast_registry_proto_enumTypes[3]
+	return &file_prism_pattern_multicast_registry_proto_enumTypes[4]
 }
 
 func (x MulticastResponse_Ended) Number() protoreflect.EnumNumber {
@@ -266,7 +320,7 @@ func (x MulticastResponse_Ended) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use MulticastResponse_Ended.Descriptor instead.
 func (MulticastResponse_Ended) EnumDescriptor() ([]byte, []int) {
-	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{11, 0}
+	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{15, 0}
 }
 
 // State says how far a multicast is.
@@ -310,11 +364,11 @@ func (x MulticastRecord_State) String() string {
 }
 
 func (MulticastRecord_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_prism_pattern_multicast_registry_proto_enumTypes[4].Descriptor()
+	return file_prism_pattern_multicast_registry_proto_enumTypes[5].Descriptor()
 }
 
 func (MulticastRecord_State) Type() protoreflect.EnumType {
-	return &file_prism_pattern_multicast_registry_proto_enumTypes[4]
+	return &file_prism_pattern_multicast_registry_proto_enumTypes[5]
 }
 
 func (x MulticastRecord_State) Number() protoreflect.EnumNumber {
@@ -323,7 +377,7 @@ func (x MulticastRecord_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use MulticastRecord_State.Descriptor instead.
 func (MulticastRecord_State) EnumDescriptor() ([]byte, []int) {
-	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{18, 0}
+	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{22, 0}
 }
 
 // Status is the outcome.
@@ -371,11 +425,11 @@ func (x DeliveryStatus_Status) String() string {
 }
 
 func (DeliveryStatus_Status) Descriptor() protoreflect.EnumDescriptor {
-	return file_prism_pattern_multicast_registry_proto_enumTypes[5].Descriptor()
+	return file_prism_pattern_multicast_registry_proto_enumTypes[6].Descriptor()
 }
 
 func (DeliveryStatus_Status) Type() protoreflect.EnumType {
-	return &file_prism_pattern_multicast_registry_proto_enumTypes[5]
+	return &file_prism_pattern_multicast_registry_proto_enumTypes[6]
 }
 
 func (x DeliveryStatus_Status) Number() protoreflect.EnumNumber {
@@ -384,7 +438,7 @@ func (x DeliveryStatus_Status) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use DeliveryStatus_Status.Descriptor instead.
 func (DeliveryStatus_Status) EnumDescriptor() ([]byte, []int) {
-	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{23, 0}
+	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{27, 0}
 }
 
 // Evidence says what DELIVERED and PENDING rest on.
@@ -428,11 +482,11 @@ func (x DeliveryStatus_Evidence) String() string {
 }
 
 func (DeliveryStatus_Evidence) Descriptor() protoreflect.EnumDescriptor {
-	return file_prism_pattern_multicast_registry_proto_enumTypes[6].Descriptor()
+	return file_prism_pattern_multicast_registry_proto_enumTypes[7].Descriptor()
 }
 
 func (DeliveryStatus_Evidence) Type() protoreflect.EnumType {
-	return &file_prism_pattern_multicast_registry_proto_enumTypes[6]
+	return &file_prism_pattern_multicast_registry_proto_enumTypes[7]
 }
 
 func (x DeliveryStatus_Evidence) Number() protoreflect.EnumNumber {
@@ -441,7 +495,7 @@ func (x DeliveryStatus_Evidence) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use DeliveryStatus_Evidence.Descriptor instead.
 func (DeliveryStatus_Evidence) EnumDescriptor() ([]byte, []int) {
-	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{23, 1}
+	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{27, 1}
 }
 
 // Reason says why a target is not DELIVERED.
@@ -510,11 +564,11 @@ func (x DeliveryStatus_Reason) String() string {
 }
 
 func (DeliveryStatus_Reason) Descriptor() protoreflect.EnumDescriptor {
-	return file_prism_pattern_multicast_registry_proto_enumTypes[7].Descriptor()
+	return file_prism_pattern_multicast_registry_proto_enumTypes[8].Descriptor()
 }
 
 func (DeliveryStatus_Reason) Type() protoreflect.EnumType {
-	return &file_prism_pattern_multicast_registry_proto_enumTypes[7]
+	return &file_prism_pattern_multicast_registry_proto_enumTypes[8]
 }
 
 func (x DeliveryStatus_Reason) Number() protoreflect.EnumNumber {
@@ -523,7 +577,7 @@ func (x DeliveryStatus_Reason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use DeliveryStatus_Reason.Descriptor instead.
 func (DeliveryStatus_Reason) EnumDescriptor() ([]byte, []int) {
-	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{23, 2}
+	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{27, 2}
 }
 
 // Identity is a registered identity as the registry holds it.
@@ -996,9 +1050,25 @@ type EnumerateRequest struct {
 	// The next_page_token of the page before, with the same filter. Default: the first page.
 	PageToken string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// Whether identities carry their metadata. Default: true.
-	IncludeMetadata *bool `protobuf:"varint,5,opt,name=include_metadata,json=includeMetadata,proto3,oneof" json:"include_metadata,omitempty"` // 6 to 15 are kept for consistency, min_revision, sort_by, fields and count_by.
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	IncludeMetadata *bool `protobuf:"varint,5,opt,name=include_metadata,json=includeMetadata,proto3,oneof" json:"include_metadata,omitempty"`
+	// How recent the answer has to be. Default: EVENTUAL.
+	Consistency Recency_Consistency `protobuf:"varint,6,opt,name=consistency,proto3,enum=prism.pattern.Recency_Consistency" json:"consistency,omitempty"`
+	// Revision, of a registration for example, that the answer has to reflect: it waits for that. Default (0): none.
+	MinRevision uint64 `protobuf:"varint,7,opt,name=min_revision,json=minRevision,proto3" json:"min_revision,omitempty"`
+	// Fields to sort by, up to 16, before the identity's name: "room", "sensor.temp", and "-battery" from the largest down. A
+	// dot descends into an object; "\." is a dot of the name, "\-" a leading hyphen of it. null comes first, then false and
+	// true, numbers, strings; identities without such a value come last.
+	SortBy []string `protobuf:"bytes,8,rep,name=sort_by,json=sortBy,proto3" json:"sort_by,omitempty"`
+	// Fields to count all matches by, up to 16, spelled as in sort_by.
+	CountBy []string `protobuf:"bytes,9,rep,name=count_by,json=countBy,proto3" json:"count_by,omitempty"`
+	// Only fields of the metadata to return, up to 16, spelled as in sort_by. Default: all of it.
+	Fields []string `protobuf:"bytes,10,rep,name=fields,proto3" json:"fields,omitempty"`
+	// Return counts and no identities. Default: false.
+	CountOnly bool `protobuf:"varint,11,opt,name=count_only,json=countOnly,proto3" json:"count_only,omitempty"`
+	// Most groups for each field of count_by, the largest ones, 1 to 1,000. Default (0): 1,000.
+	MaxGroups     int32 `protobuf:"varint,12,opt,name=max_groups,json=maxGroups,proto3" json:"max_groups,omitempty"` // 13 to 15 are kept.
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *EnumerateRequest) Reset() {
@@ -1066,24 +1136,185 @@ func (x *EnumerateRequest) GetIncludeMetadata() bool {
 	return false
 }
 
+func (x *EnumerateRequest) GetConsistency() Recency_Consistency {
+	if x != nil {
+		return x.Consistency
+	}
+	return Recency_CONSISTENCY_UNSPECIFIED
+}
+
+func (x *EnumerateRequest) GetMinRevision() uint64 {
+	if x != nil {
+		return x.MinRevision
+	}
+	return 0
+}
+
+func (x *EnumerateRequest) GetSortBy() []string {
+	if x != nil {
+		return x.SortBy
+	}
+	return nil
+}
+
+func (x *EnumerateRequest) GetCountBy() []string {
+	if x != nil {
+		return x.CountBy
+	}
+	return nil
+}
+
+func (x *EnumerateRequest) GetFields() []string {
+	if x != nil {
+		return x.Fields
+	}
+	return nil
+}
+
+func (x *EnumerateRequest) GetCountOnly() bool {
+	if x != nil {
+		return x.CountOnly
+	}
+	return false
+}
+
+func (x *EnumerateRequest) GetMaxGroups() int32 {
+	if x != nil {
+		return x.MaxGroups
+	}
+	return 0
+}
+
+// Recency holds the ways to say how recent an answer has to be.
+type Recency struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Recency) Reset() {
+	*x = Recency{}
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Recency) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Recency) ProtoMessage() {}
+
+func (x *Recency) ProtoReflect() protoreflect.Message {
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Recency.ProtoReflect.Descriptor instead.
+func (*Recency) Descriptor() ([]byte, []int) {
+	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{8}
+}
+
+// FieldCount counts identities by the values of one field.
+type FieldCount struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The field, as in count_by.
+	Field string `protobuf:"bytes,1,opt,name=field,proto3" json:"field,omitempty"`
+	// The groups, the largest first.
+	Groups []*FieldCount_Group `protobuf:"bytes,2,rep,name=groups,proto3" json:"groups,omitempty"`
+	// Number of further groups.
+	OmittedGroups uint64 `protobuf:"varint,3,opt,name=omitted_groups,json=omittedGroups,proto3" json:"omitted_groups,omitempty"`
+	// Identities in no group: their field is missing, an object, or an array without scalars.
+	MissingCount  uint64 `protobuf:"varint,4,opt,name=missing_count,json=missingCount,proto3" json:"missing_count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FieldCount) Reset() {
+	*x = FieldCount{}
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FieldCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FieldCount) ProtoMessage() {}
+
+func (x *FieldCount) ProtoReflect() protoreflect.Message {
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FieldCount.ProtoReflect.Descriptor instead.
+func (*FieldCount) Descriptor() ([]byte, []int) {
+	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *FieldCount) GetField() string {
+	if x != nil {
+		return x.Field
+	}
+	return ""
+}
+
+func (x *FieldCount) GetGroups() []*FieldCount_Group {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+func (x *FieldCount) GetOmittedGroups() uint64 {
+	if x != nil {
+		return x.OmittedGroups
+	}
+	return 0
+}
+
+func (x *FieldCount) GetMissingCount() uint64 {
+	if x != nil {
+		return x.MissingCount
+	}
+	return 0
+}
+
 // EnumerateResponse is one page of matching identities.
 type EnumerateResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Matching identities in byte order of their names.
+	// Matching identities, as sort_by asked for and then in byte order of their names.
 	Identities []*Identity `protobuf:"bytes,1,rep,name=identities,proto3" json:"identities,omitempty"`
 	// Token of the next page. Empty: this was the last one.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	// Matching identities on all pages together, at the time of this page.
 	TotalCount uint64 `protobuf:"varint,3,opt,name=total_count,json=totalCount,proto3" json:"total_count,omitempty"`
 	// Revision of the registry that this page reflects at the least. 0 when the backend keeps no revisions.
-	Revision      uint64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"` // 5 to 9 are kept for warnings and group counts.
+	Revision uint64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
+	// All matches counted by the fields of count_by, in their order.
+	Counts        []*FieldCount `protobuf:"bytes,5,rep,name=counts,proto3" json:"counts,omitempty"` // 6 to 9 are kept for warnings.
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *EnumerateResponse) Reset() {
 	*x = EnumerateResponse{}
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[8]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1095,7 +1326,7 @@ func (x *EnumerateResponse) String() string {
 func (*EnumerateResponse) ProtoMessage() {}
 
 func (x *EnumerateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[8]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1108,7 +1339,7 @@ func (x *EnumerateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnumerateResponse.ProtoReflect.Descriptor instead.
 func (*EnumerateResponse) Descriptor() ([]byte, []int) {
-	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{8}
+	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *EnumerateResponse) GetIdentities() []*Identity {
@@ -1139,6 +1370,106 @@ func (x *EnumerateResponse) GetRevision() uint64 {
 	return 0
 }
 
+func (x *EnumerateResponse) GetCounts() []*FieldCount {
+	if x != nil {
+		return x.Counts
+	}
+	return nil
+}
+
+// EnumerateStreamRequest asks for all matching identities over one stream.
+type EnumerateStreamRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The query. Its page_size is the most identities in one message of the stream; default (0): 1,000. Its page_token is where
+	// to begin.
+	Request       *EnumerateRequest `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EnumerateStreamRequest) Reset() {
+	*x = EnumerateStreamRequest{}
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EnumerateStreamRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EnumerateStreamRequest) ProtoMessage() {}
+
+func (x *EnumerateStreamRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EnumerateStreamRequest.ProtoReflect.Descriptor instead.
+func (*EnumerateStreamRequest) Descriptor() ([]byte, []int) {
+	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *EnumerateStreamRequest) GetRequest() *EnumerateRequest {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+// EnumerateStreamResponse is one part of the matching identities.
+type EnumerateStreamResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The part. The first one has the counts, and comes even when nothing matches.
+	Page          *EnumerateResponse `protobuf:"bytes,1,opt,name=page,proto3" json:"page,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EnumerateStreamResponse) Reset() {
+	*x = EnumerateStreamResponse{}
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EnumerateStreamResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EnumerateStreamResponse) ProtoMessage() {}
+
+func (x *EnumerateStreamResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EnumerateStreamResponse.ProtoReflect.Descriptor instead.
+func (*EnumerateStreamResponse) Descriptor() ([]byte, []int) {
+	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *EnumerateStreamResponse) GetPage() *EnumerateResponse {
+	if x != nil {
+		return x.Page
+	}
+	return nil
+}
+
 // Delivery holds the ways in which a message can be delivered.
 type Delivery struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1148,7 +1479,7 @@ type Delivery struct {
 
 func (x *Delivery) Reset() {
 	*x = Delivery{}
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[9]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1160,7 +1491,7 @@ func (x *Delivery) String() string {
 func (*Delivery) ProtoMessage() {}
 
 func (x *Delivery) ProtoReflect() protoreflect.Message {
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[9]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1173,7 +1504,7 @@ func (x *Delivery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delivery.ProtoReflect.Descriptor instead.
 func (*Delivery) Descriptor() ([]byte, []int) {
-	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{9}
+	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{13}
 }
 
 // MulticastRequest asks to deliver one payload to every identity that matches.
@@ -1206,14 +1537,18 @@ type MulticastRequest struct {
 	RetryAttempts uint32 `protobuf:"varint,11,opt,name=retry_attempts,json=retryAttempts,proto3" json:"retry_attempts,omitempty"`
 	// Wait before a message that could not be handed over is handed over again; it doubles each time. Default (unset or 0):
 	// the namespace's retry_delay.
-	RetryDelay    *durationpb.Duration `protobuf:"bytes,12,opt,name=retry_delay,json=retryDelay,proto3" json:"retry_delay,omitempty"` // 13 to 15 are kept.
+	RetryDelay *durationpb.Duration `protobuf:"bytes,12,opt,name=retry_delay,json=retryDelay,proto3" json:"retry_delay,omitempty"`
+	// How recent the targets have to be. Default: EVENTUAL.
+	Consistency Recency_Consistency `protobuf:"varint,13,opt,name=consistency,proto3,enum=prism.pattern.Recency_Consistency" json:"consistency,omitempty"`
+	// Revision, of a registration for example, that the targets have to reflect. Default (0): none.
+	MinRevision   uint64 `protobuf:"varint,14,opt,name=min_revision,json=minRevision,proto3" json:"min_revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *MulticastRequest) Reset() {
 	*x = MulticastRequest{}
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[10]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1225,7 +1560,7 @@ func (x *MulticastRequest) String() string {
 func (*MulticastRequest) ProtoMessage() {}
 
 func (x *MulticastRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[10]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1238,7 +1573,7 @@ func (x *MulticastRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MulticastRequest.ProtoReflect.Descriptor instead.
 func (*MulticastRequest) Descriptor() ([]byte, []int) {
-	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{10}
+	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *MulticastRequest) GetNamespace() string {
@@ -1325,6 +1660,20 @@ func (x *MulticastRequest) GetRetryDelay() *durationpb.Duration {
 	return nil
 }
 
+func (x *MulticastRequest) GetConsistency() Recency_Consistency {
+	if x != nil {
+		return x.Consistency
+	}
+	return Recency_CONSISTENCY_UNSPECIFIED
+}
+
+func (x *MulticastRequest) GetMinRevision() uint64 {
+	if x != nil {
+		return x.MinRevision
+	}
+	return 0
+}
+
 // MulticastResponse reports what became of every target. delivered_count + pending_count + failed_count + timeout_count
 // is always target_count.
 type MulticastResponse struct {
@@ -1365,7 +1714,7 @@ type MulticastResponse struct {
 
 func (x *MulticastResponse) Reset() {
 	*x = MulticastResponse{}
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[11]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1377,7 +1726,7 @@ func (x *MulticastResponse) String() string {
 func (*MulticastResponse) ProtoMessage() {}
 
 func (x *MulticastResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[11]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1390,7 +1739,7 @@ func (x *MulticastResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MulticastResponse.ProtoReflect.Descriptor instead.
 func (*MulticastResponse) Descriptor() ([]byte, []int) {
-	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{11}
+	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *MulticastResponse) GetMulticastId() string {
@@ -1502,7 +1851,7 @@ type MulticastStreamRequest struct {
 
 func (x *MulticastStreamRequest) Reset() {
 	*x = MulticastStreamRequest{}
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[12]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1514,7 +1863,7 @@ func (x *MulticastStreamRequest) String() string {
 func (*MulticastStreamRequest) ProtoMessage() {}
 
 func (x *MulticastStreamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[12]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1527,7 +1876,7 @@ func (x *MulticastStreamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MulticastStreamRequest.ProtoReflect.Descriptor instead.
 func (*MulticastStreamRequest) Descriptor() ([]byte, []int) {
-	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{12}
+	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *MulticastStreamRequest) GetRequest() *MulticastRequest {
@@ -1554,7 +1903,7 @@ type MulticastStreamResponse struct {
 
 func (x *MulticastStreamResponse) Reset() {
 	*x = MulticastStreamResponse{}
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[13]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1566,7 +1915,7 @@ func (x *MulticastStreamResponse) String() string {
 func (*MulticastStreamResponse) ProtoMessage() {}
 
 func (x *MulticastStreamResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[13]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1579,7 +1928,7 @@ func (x *MulticastStreamResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MulticastStreamResponse.ProtoReflect.Descriptor instead.
 func (*MulticastStreamResponse) Descriptor() ([]byte, []int) {
-	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{13}
+	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *MulticastStreamResponse) GetStep() isMulticastStreamResponse_Step {
@@ -1656,7 +2005,7 @@ type MulticastBegan struct {
 
 func (x *MulticastBegan) Reset() {
 	*x = MulticastBegan{}
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[14]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1668,7 +2017,7 @@ func (x *MulticastBegan) String() string {
 func (*MulticastBegan) ProtoMessage() {}
 
 func (x *MulticastBegan) ProtoReflect() protoreflect.Message {
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[14]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1681,7 +2030,7 @@ func (x *MulticastBegan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MulticastBegan.ProtoReflect.Descriptor instead.
 func (*MulticastBegan) Descriptor() ([]byte, []int) {
-	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{14}
+	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *MulticastBegan) GetMulticastId() string {
@@ -1716,7 +2065,7 @@ type DeliveryStatuses struct {
 
 func (x *DeliveryStatuses) Reset() {
 	*x = DeliveryStatuses{}
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[15]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1728,7 +2077,7 @@ func (x *DeliveryStatuses) String() string {
 func (*DeliveryStatuses) ProtoMessage() {}
 
 func (x *DeliveryStatuses) ProtoReflect() protoreflect.Message {
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[15]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1741,7 +2090,7 @@ func (x *DeliveryStatuses) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeliveryStatuses.ProtoReflect.Descriptor instead.
 func (*DeliveryStatuses) Descriptor() ([]byte, []int) {
-	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{15}
+	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *DeliveryStatuses) GetStatuses() []*DeliveryStatus {
@@ -1770,7 +2119,7 @@ type GetMulticastRequest struct {
 
 func (x *GetMulticastRequest) Reset() {
 	*x = GetMulticastRequest{}
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[16]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1782,7 +2131,7 @@ func (x *GetMulticastRequest) String() string {
 func (*GetMulticastRequest) ProtoMessage() {}
 
 func (x *GetMulticastRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[16]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1795,7 +2144,7 @@ func (x *GetMulticastRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMulticastRequest.ProtoReflect.Descriptor instead.
 func (*GetMulticastRequest) Descriptor() ([]byte, []int) {
-	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{16}
+	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetMulticastRequest) GetNamespace() string {
@@ -1848,7 +2197,7 @@ type GetMulticastResponse struct {
 
 func (x *GetMulticastResponse) Reset() {
 	*x = GetMulticastResponse{}
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[17]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1860,7 +2209,7 @@ func (x *GetMulticastResponse) String() string {
 func (*GetMulticastResponse) ProtoMessage() {}
 
 func (x *GetMulticastResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[17]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1873,7 +2222,7 @@ func (x *GetMulticastResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMulticastResponse.ProtoReflect.Descriptor instead.
 func (*GetMulticastResponse) Descriptor() ([]byte, []int) {
-	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{17}
+	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GetMulticastResponse) GetMulticast() *MulticastRecord {
@@ -1920,7 +2269,7 @@ type MulticastRecord struct {
 
 func (x *MulticastRecord) Reset() {
 	*x = MulticastRecord{}
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[18]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1932,7 +2281,7 @@ func (x *MulticastRecord) String() string {
 func (*MulticastRecord) ProtoMessage() {}
 
 func (x *MulticastRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[18]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1945,7 +2294,7 @@ func (x *MulticastRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MulticastRecord.ProtoReflect.Descriptor instead.
 func (*MulticastRecord) Descriptor() ([]byte, []int) {
-	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{18}
+	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *MulticastRecord) GetState() MulticastRecord_State {
@@ -2012,7 +2361,7 @@ type ListMulticastsRequest struct {
 
 func (x *ListMulticastsRequest) Reset() {
 	*x = ListMulticastsRequest{}
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[19]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2024,7 +2373,7 @@ func (x *ListMulticastsRequest) String() string {
 func (*ListMulticastsRequest) ProtoMessage() {}
 
 func (x *ListMulticastsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[19]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2037,7 +2386,7 @@ func (x *ListMulticastsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMulticastsRequest.ProtoReflect.Descriptor instead.
 func (*ListMulticastsRequest) Descriptor() ([]byte, []int) {
-	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{19}
+	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListMulticastsRequest) GetNamespace() string {
@@ -2074,7 +2423,7 @@ type ListMulticastsResponse struct {
 
 func (x *ListMulticastsResponse) Reset() {
 	*x = ListMulticastsResponse{}
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[20]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2086,7 +2435,7 @@ func (x *ListMulticastsResponse) String() string {
 func (*ListMulticastsResponse) ProtoMessage() {}
 
 func (x *ListMulticastsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[20]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2099,7 +2448,7 @@ func (x *ListMulticastsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMulticastsResponse.ProtoReflect.Descriptor instead.
 func (*ListMulticastsResponse) Descriptor() ([]byte, []int) {
-	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{20}
+	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListMulticastsResponse) GetMulticasts() []*MulticastRecord {
@@ -2129,7 +2478,7 @@ type CancelMulticastRequest struct {
 
 func (x *CancelMulticastRequest) Reset() {
 	*x = CancelMulticastRequest{}
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[21]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2141,7 +2490,7 @@ func (x *CancelMulticastRequest) String() string {
 func (*CancelMulticastRequest) ProtoMessage() {}
 
 func (x *CancelMulticastRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[21]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2154,7 +2503,7 @@ func (x *CancelMulticastRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelMulticastRequest.ProtoReflect.Descriptor instead.
 func (*CancelMulticastRequest) Descriptor() ([]byte, []int) {
-	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{21}
+	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CancelMulticastRequest) GetNamespace() string {
@@ -2184,7 +2533,7 @@ type CancelMulticastResponse struct {
 
 func (x *CancelMulticastResponse) Reset() {
 	*x = CancelMulticastResponse{}
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[22]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2196,7 +2545,7 @@ func (x *CancelMulticastResponse) String() string {
 func (*CancelMulticastResponse) ProtoMessage() {}
 
 func (x *CancelMulticastResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[22]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2209,7 +2558,7 @@ func (x *CancelMulticastResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelMulticastResponse.ProtoReflect.Descriptor instead.
 func (*CancelMulticastResponse) Descriptor() ([]byte, []int) {
-	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{22}
+	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CancelMulticastResponse) GetWithdrawnCount() uint32 {
@@ -2253,7 +2602,7 @@ type DeliveryStatus struct {
 
 func (x *DeliveryStatus) Reset() {
 	*x = DeliveryStatus{}
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[23]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2265,7 +2614,7 @@ func (x *DeliveryStatus) String() string {
 func (*DeliveryStatus) ProtoMessage() {}
 
 func (x *DeliveryStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[23]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2278,7 +2627,7 @@ func (x *DeliveryStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeliveryStatus.ProtoReflect.Descriptor instead.
 func (*DeliveryStatus) Descriptor() ([]byte, []int) {
-	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{23}
+	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *DeliveryStatus) GetIdentity() string {
@@ -2361,7 +2710,7 @@ type SubscribeRequest struct {
 
 func (x *SubscribeRequest) Reset() {
 	*x = SubscribeRequest{}
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[24]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2373,7 +2722,7 @@ func (x *SubscribeRequest) String() string {
 func (*SubscribeRequest) ProtoMessage() {}
 
 func (x *SubscribeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[24]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2386,7 +2735,7 @@ func (x *SubscribeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscribeRequest.ProtoReflect.Descriptor instead.
 func (*SubscribeRequest) Descriptor() ([]byte, []int) {
-	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{24}
+	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SubscribeRequest) GetRequest() isSubscribeRequest_Request {
@@ -2465,7 +2814,7 @@ type Attach struct {
 
 func (x *Attach) Reset() {
 	*x = Attach{}
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[25]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2477,7 +2826,7 @@ func (x *Attach) String() string {
 func (*Attach) ProtoMessage() {}
 
 func (x *Attach) ProtoReflect() protoreflect.Message {
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[25]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2490,7 +2839,7 @@ func (x *Attach) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attach.ProtoReflect.Descriptor instead.
 func (*Attach) Descriptor() ([]byte, []int) {
-	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{25}
+	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Attach) GetNamespace() string {
@@ -2525,7 +2874,7 @@ type Detach struct {
 
 func (x *Detach) Reset() {
 	*x = Detach{}
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[26]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2537,7 +2886,7 @@ func (x *Detach) String() string {
 func (*Detach) ProtoMessage() {}
 
 func (x *Detach) ProtoReflect() protoreflect.Message {
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[26]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2550,7 +2899,7 @@ func (x *Detach) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Detach.ProtoReflect.Descriptor instead.
 func (*Detach) Descriptor() ([]byte, []int) {
-	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{26}
+	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Detach) GetIdentities() []string {
@@ -2571,7 +2920,7 @@ type Acks struct {
 
 func (x *Acks) Reset() {
 	*x = Acks{}
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[27]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2583,7 +2932,7 @@ func (x *Acks) String() string {
 func (*Acks) ProtoMessage() {}
 
 func (x *Acks) ProtoReflect() protoreflect.Message {
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[27]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2596,7 +2945,7 @@ func (x *Acks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Acks.ProtoReflect.Descriptor instead.
 func (*Acks) Descriptor() ([]byte, []int) {
-	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{27}
+	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Acks) GetAcks() []*Ack {
@@ -2623,7 +2972,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[28]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2635,7 +2984,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[28]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2648,7 +2997,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{28}
+	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Ack) GetIdentity() string {
@@ -2698,7 +3047,7 @@ type SubscribeResponse struct {
 
 func (x *SubscribeResponse) Reset() {
 	*x = SubscribeResponse{}
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[29]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2710,7 +3059,7 @@ func (x *SubscribeResponse) String() string {
 func (*SubscribeResponse) ProtoMessage() {}
 
 func (x *SubscribeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[29]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2723,7 +3072,7 @@ func (x *SubscribeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscribeResponse.ProtoReflect.Descriptor instead.
 func (*SubscribeResponse) Descriptor() ([]byte, []int) {
-	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{29}
+	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *SubscribeResponse) GetResponse() isSubscribeResponse_Response {
@@ -2828,7 +3177,7 @@ type Attached struct {
 
 func (x *Attached) Reset() {
 	*x = Attached{}
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[30]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2840,7 +3189,7 @@ func (x *Attached) String() string {
 func (*Attached) ProtoMessage() {}
 
 func (x *Attached) ProtoReflect() protoreflect.Message {
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[30]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2853,7 +3202,7 @@ func (x *Attached) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attached.ProtoReflect.Descriptor instead.
 func (*Attached) Descriptor() ([]byte, []int) {
-	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{30}
+	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Attached) GetIdentities() []string {
@@ -2874,7 +3223,7 @@ type Detached struct {
 
 func (x *Detached) Reset() {
 	*x = Detached{}
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[31]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2886,7 +3235,7 @@ func (x *Detached) String() string {
 func (*Detached) ProtoMessage() {}
 
 func (x *Detached) ProtoReflect() protoreflect.Message {
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[31]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2899,7 +3248,7 @@ func (x *Detached) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Detached.ProtoReflect.Descriptor instead.
 func (*Detached) Descriptor() ([]byte, []int) {
-	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{31}
+	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Detached) GetIdentities() []string {
@@ -2922,7 +3271,7 @@ type Messages struct {
 
 func (x *Messages) Reset() {
 	*x = Messages{}
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[32]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2934,7 +3283,7 @@ func (x *Messages) String() string {
 func (*Messages) ProtoMessage() {}
 
 func (x *Messages) ProtoReflect() protoreflect.Message {
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[32]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2947,7 +3296,7 @@ func (x *Messages) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Messages.ProtoReflect.Descriptor instead.
 func (*Messages) Descriptor() ([]byte, []int) {
-	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{32}
+	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Messages) GetMessages() []*Message {
@@ -2991,7 +3340,7 @@ type Message struct {
 
 func (x *Message) Reset() {
 	*x = Message{}
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[33]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3003,7 +3352,7 @@ func (x *Message) String() string {
 func (*Message) ProtoMessage() {}
 
 func (x *Message) ProtoReflect() protoreflect.Message {
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[33]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3016,7 +3365,7 @@ func (x *Message) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Message.ProtoReflect.Descriptor instead.
 func (*Message) Descriptor() ([]byte, []int) {
-	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{33}
+	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Message) GetIdentity() string {
@@ -3087,7 +3436,7 @@ type LeaseLost struct {
 
 func (x *LeaseLost) Reset() {
 	*x = LeaseLost{}
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[34]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3099,7 +3448,7 @@ func (x *LeaseLost) String() string {
 func (*LeaseLost) ProtoMessage() {}
 
 func (x *LeaseLost) ProtoReflect() protoreflect.Message {
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[34]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3112,7 +3461,7 @@ func (x *LeaseLost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseLost.ProtoReflect.Descriptor instead.
 func (*LeaseLost) Descriptor() ([]byte, []int) {
-	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{34}
+	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *LeaseLost) GetIdentities() []string {
@@ -3133,7 +3482,7 @@ type Closing struct {
 
 func (x *Closing) Reset() {
 	*x = Closing{}
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[35]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3145,7 +3494,7 @@ func (x *Closing) String() string {
 func (*Closing) ProtoMessage() {}
 
 func (x *Closing) ProtoReflect() protoreflect.Message {
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[35]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3158,7 +3507,7 @@ func (x *Closing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Closing.ProtoReflect.Descriptor instead.
 func (*Closing) Descriptor() ([]byte, []int) {
-	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{35}
+	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Closing) GetReason() string {
@@ -3177,7 +3526,7 @@ type ListNamespacesRequest struct {
 
 func (x *ListNamespacesRequest) Reset() {
 	*x = ListNamespacesRequest{}
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[36]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3189,7 +3538,7 @@ func (x *ListNamespacesRequest) String() string {
 func (*ListNamespacesRequest) ProtoMessage() {}
 
 func (x *ListNamespacesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[36]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3202,7 +3551,7 @@ func (x *ListNamespacesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNamespacesRequest.ProtoReflect.Descriptor instead.
 func (*ListNamespacesRequest) Descriptor() ([]byte, []int) {
-	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{36}
+	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{40}
 }
 
 // ListNamespacesResponse lists the namespaces.
@@ -3216,7 +3565,7 @@ type ListNamespacesResponse struct {
 
 func (x *ListNamespacesResponse) Reset() {
 	*x = ListNamespacesResponse{}
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[37]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3228,7 +3577,7 @@ func (x *ListNamespacesResponse) String() string {
 func (*ListNamespacesResponse) ProtoMessage() {}
 
 func (x *ListNamespacesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[37]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3241,7 +3590,7 @@ func (x *ListNamespacesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNamespacesResponse.ProtoReflect.Descriptor instead.
 func (*ListNamespacesResponse) Descriptor() ([]byte, []int) {
-	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{37}
+	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ListNamespacesResponse) GetNamespaces() []*Namespace {
@@ -3278,7 +3627,7 @@ type Namespace struct {
 
 func (x *Namespace) Reset() {
 	*x = Namespace{}
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[38]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3290,7 +3639,7 @@ func (x *Namespace) String() string {
 func (*Namespace) ProtoMessage() {}
 
 func (x *Namespace) ProtoReflect() protoreflect.Message {
-	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[38]
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3303,7 +3652,7 @@ func (x *Namespace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Namespace.ProtoReflect.Descriptor instead.
 func (*Namespace) Descriptor() ([]byte, []int) {
-	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{38}
+	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Namespace) GetName() string {
@@ -3369,6 +3718,61 @@ func (x *Namespace) GetIdentityCount() uint64 {
 	return 0
 }
 
+// Group is the identities whose field has one value. An array is in the group of each of its scalars.
+type FieldCount_Group struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The value, a scalar.
+	Value *structpb.Value `protobuf:"bytes,1,opt,name=value,proto3" json:"value,omitempty"`
+	// Number of identities.
+	Count         uint64 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FieldCount_Group) Reset() {
+	*x = FieldCount_Group{}
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FieldCount_Group) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FieldCount_Group) ProtoMessage() {}
+
+func (x *FieldCount_Group) ProtoReflect() protoreflect.Message {
+	mi := &file_prism_pattern_multicast_registry_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FieldCount_Group.ProtoReflect.Descriptor instead.
+func (*FieldCount_Group) Descriptor() ([]byte, []int) {
+	return file_prism_pattern_multicast_registry_proto_rawDescGZIP(), []int{9, 0}
+}
+
+func (x *FieldCount_Group) GetValue() *structpb.Value {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+func (x *FieldCount_Group) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
 var File_prism_pattern_multicast_registry_proto protoreflect.FileDescriptor
 
 const file_prism_pattern_multicast_registry_proto_rawDesc = "" +
@@ -3409,15 +3813,40 @@ const file_prism_pattern_multicast_registry_proto_rawDesc = "" +
 	"\bidentity\x18\x02 \x01(\tR\bidentity\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\".\n" +
 	"\x12UnregisterResponse\x12\x18\n" +
-	"\aexisted\x18\x01 \x01(\bR\aexisted\"\xe2\x01\n" +
+	"\aexisted\x18\x01 \x01(\bR\aexisted\"\xd5\x03\n" +
 	"\x10EnumerateRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12/\n" +
 	"\x06filter\x18\x02 \x01(\v2\x17.google.protobuf.StructR\x06filter\x12\x1b\n" +
 	"\tpage_size\x18\x03 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x04 \x01(\tR\tpageToken\x12.\n" +
-	"\x10include_metadata\x18\x05 \x01(\bH\x00R\x0fincludeMetadata\x88\x01\x01B\x13\n" +
-	"\x11_include_metadata\"\xb1\x01\n" +
+	"\x10include_metadata\x18\x05 \x01(\bH\x00R\x0fincludeMetadata\x88\x01\x01\x12D\n" +
+	"\vconsistency\x18\x06 \x01(\x0e2\".prism.pattern.Recency.ConsistencyR\vconsistency\x12!\n" +
+	"\fmin_revision\x18\a \x01(\x04R\vminRevision\x12\x17\n" +
+	"\asort_by\x18\b \x03(\tR\x06sortBy\x12\x19\n" +
+	"\bcount_by\x18\t \x03(\tR\acountBy\x12\x16\n" +
+	"\x06fields\x18\n" +
+	" \x03(\tR\x06fields\x12\x1d\n" +
+	"\n" +
+	"count_only\x18\v \x01(\bR\tcountOnly\x12\x1d\n" +
+	"\n" +
+	"max_groups\x18\f \x01(\x05R\tmaxGroupsB\x13\n" +
+	"\x11_include_metadata\"O\n" +
+	"\aRecency\"D\n" +
+	"\vConsistency\x12\x1b\n" +
+	"\x17CONSISTENCY_UNSPECIFIED\x10\x00\x12\f\n" +
+	"\bEVENTUAL\x10\x01\x12\n" +
+	"\n" +
+	"\x06STRONG\x10\x02\"\xf4\x01\n" +
+	"\n" +
+	"FieldCount\x12\x14\n" +
+	"\x05field\x18\x01 \x01(\tR\x05field\x127\n" +
+	"\x06groups\x18\x02 \x03(\v2\x1f.prism.pattern.FieldCount.GroupR\x06groups\x12%\n" +
+	"\x0eomitted_groups\x18\x03 \x01(\x04R\romittedGroups\x12#\n" +
+	"\rmissing_count\x18\x04 \x01(\x04R\fmissingCount\x1aK\n" +
+	"\x05Group\x12,\n" +
+	"\x05value\x18\x01 \x01(\v2\x16.google.protobuf.ValueR\x05value\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\x04R\x05count\"\xe4\x01\n" +
 	"\x11EnumerateResponse\x127\n" +
 	"\n" +
 	"identities\x18\x01 \x03(\v2\x17.prism.pattern.IdentityR\n" +
@@ -3425,13 +3854,18 @@ const file_prism_pattern_multicast_registry_proto_rawDesc = "" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1f\n" +
 	"\vtotal_count\x18\x03 \x01(\x04R\n" +
 	"totalCount\x12\x1a\n" +
-	"\brevision\x18\x04 \x01(\x04R\brevision\"_\n" +
+	"\brevision\x18\x04 \x01(\x04R\brevision\x121\n" +
+	"\x06counts\x18\x05 \x03(\v2\x19.prism.pattern.FieldCountR\x06counts\"S\n" +
+	"\x16EnumerateStreamRequest\x129\n" +
+	"\arequest\x18\x01 \x01(\v2\x1f.prism.pattern.EnumerateRequestR\arequest\"O\n" +
+	"\x17EnumerateStreamResponse\x124\n" +
+	"\x04page\x18\x01 \x01(\v2 .prism.pattern.EnumerateResponseR\x04page\"_\n" +
 	"\bDelivery\"S\n" +
 	"\x04Mode\x12\x14\n" +
 	"\x10MODE_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fAT_MOST_ONCE\x10\x01\x12\x11\n" +
 	"\rAT_LEAST_ONCE\x10\x02\x12\x10\n" +
-	"\fEXACTLY_ONCE\x10\x03\"\xdb\x04\n" +
+	"\fEXACTLY_ONCE\x10\x03\"\xc4\x05\n" +
 	"\x10MulticastRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12/\n" +
 	"\x06filter\x18\x02 \x01(\v2\x17.google.protobuf.StructR\x06filter\x12\x18\n" +
@@ -3447,7 +3881,9 @@ const file_prism_pattern_multicast_registry_proto_rawDesc = "" +
 	" \x01(\bR\x06dryRun\x12%\n" +
 	"\x0eretry_attempts\x18\v \x01(\rR\rretryAttempts\x12:\n" +
 	"\vretry_delay\x18\f \x01(\v2\x19.google.protobuf.DurationR\n" +
-	"retryDelay\"F\n" +
+	"retryDelay\x12D\n" +
+	"\vconsistency\x18\r \x01(\x0e2\".prism.pattern.Recency.ConsistencyR\vconsistency\x12!\n" +
+	"\fmin_revision\x18\x0e \x01(\x04R\vminRevision\"F\n" +
 	"\x06Report\x12\x16\n" +
 	"\x12REPORT_UNSPECIFIED\x10\x00\x12\a\n" +
 	"\x03ALL\x10\x01\x12\x0f\n" +
@@ -3652,13 +4088,14 @@ const file_prism_pattern_multicast_registry_proto_rawDesc = "" +
 	"\bdelivery\x18\a \x01(\x0e2\x1c.prism.pattern.Delivery.ModeR\bdelivery\x123\n" +
 	"\atimeout\x18\b \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12*\n" +
 	"\x0eidentity_count\x18\t \x01(\x04H\x00R\ridentityCount\x88\x01\x01B\x11\n" +
-	"\x0f_identity_count2\xdb\a\n" +
+	"\x0f_identity_count2\xbf\b\n" +
 	"\x18MulticastRegistryPattern\x12K\n" +
 	"\bRegister\x12\x1e.prism.pattern.RegisterRequest\x1a\x1f.prism.pattern.RegisterResponse\x12N\n" +
 	"\tHeartbeat\x12\x1f.prism.pattern.HeartbeatRequest\x1a .prism.pattern.HeartbeatResponse\x12Q\n" +
 	"\n" +
 	"Unregister\x12 .prism.pattern.UnregisterRequest\x1a!.prism.pattern.UnregisterResponse\x12N\n" +
-	"\tEnumerate\x12\x1f.prism.pattern.EnumerateRequest\x1a .prism.pattern.EnumerateResponse\x12N\n" +
+	"\tEnumerate\x12\x1f.prism.pattern.EnumerateRequest\x1a .prism.pattern.EnumerateResponse\x12b\n" +
+	"\x0fEnumerateStream\x12%.prism.pattern.EnumerateStreamRequest\x1a&.prism.pattern.EnumerateStreamResponse0\x01\x12N\n" +
 	"\tMulticast\x12\x1f.prism.pattern.MulticastRequest\x1a .prism.pattern.MulticastResponse\x12b\n" +
 	"\x0fMulticastStream\x12%.prism.pattern.MulticastStreamRequest\x1a&.prism.pattern.MulticastStreamResponse0\x01\x12W\n" +
 	"\fGetMulticast\x12\".prism.pattern.GetMulticastRequest\x1a#.prism.pattern.GetMulticastResponse\x12]\n" +
@@ -3679,145 +4116,161 @@ func file_prism_pattern_multicast_registry_proto_rawDescGZIP() []byte {
 	return file_prism_pattern_multicast_registry_proto_rawDescData
 }
 
-var file_prism_pattern_multicast_registry_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
-var file_prism_pattern_multicast_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_prism_pattern_multicast_registry_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
+var file_prism_pattern_multicast_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_prism_pattern_multicast_registry_proto_goTypes = []any{
 	(RegisterRequest_Mode)(0),       // 0: prism.pattern.RegisterRequest.Mode
-	(Delivery_Mode)(0),              // 1: prism.pattern.Delivery.Mode
-	(MulticastRequest_Report)(0),    // 2: prism.pattern.MulticastRequest.Report
-	(MulticastResponse_Ended)(0),    // 3: prism.pattern.MulticastResponse.Ended
-	(MulticastRecord_State)(0),      // 4: prism.pattern.MulticastRecord.State
-	(DeliveryStatus_Status)(0),      // 5: prism.pattern.DeliveryStatus.Status
-	(DeliveryStatus_Evidence)(0),    // 6: prism.pattern.DeliveryStatus.Evidence
-	(DeliveryStatus_Reason)(0),      // 7: prism.pattern.DeliveryStatus.Reason
-	(*Identity)(nil),                // 8: prism.pattern.Identity
-	(*RegisterRequest)(nil),         // 9: prism.pattern.RegisterRequest
-	(*RegisterResponse)(nil),        // 10: prism.pattern.RegisterResponse
-	(*HeartbeatRequest)(nil),        // 11: prism.pattern.HeartbeatRequest
-	(*HeartbeatResponse)(nil),       // 12: prism.pattern.HeartbeatResponse
-	(*UnregisterRequest)(nil),       // 13: prism.pattern.UnregisterRequest
-	(*UnregisterResponse)(nil),      // 14: prism.pattern.UnregisterResponse
-	(*EnumerateRequest)(nil),        // 15: prism.pattern.EnumerateRequest
-	(*EnumerateResponse)(nil),       // 16: prism.pattern.EnumerateResponse
-	(*Delivery)(nil),                // 17: prism.pattern.Delivery
-	(*MulticastRequest)(nil),        // 18: prism.pattern.MulticastRequest
-	(*MulticastResponse)(nil),       // 19: prism.pattern.MulticastResponse
-	(*MulticastStreamRequest)(nil),  // 20: prism.pattern.MulticastStreamRequest
-	(*MulticastStreamResponse)(nil), // 21: prism.pattern.MulticastStreamResponse
-	(*MulticastBegan)(nil),          // 22: prism.pattern.MulticastBegan
-	(*DeliveryStatuses)(nil),        // 23: prism.pattern.DeliveryStatuses
-	(*GetMulticastRequest)(nil),     // 24: prism.pattern.GetMulticastRequest
-	(*GetMulticastResponse)(nil),    // 25: prism.pattern.GetMulticastResponse
-	(*MulticastRecord)(nil),         // 26: prism.pattern.MulticastRecord
-	(*ListMulticastsRequest)(nil),   // 27: prism.pattern.ListMulticastsRequest
-	(*ListMulticastsResponse)(nil),  // 28: prism.pattern.ListMulticastsResponse
-	(*CancelMulticastRequest)(nil),  // 29: prism.pattern.CancelMulticastRequest
-	(*CancelMulticastResponse)(nil), // 30: prism.pattern.CancelMulticastResponse
-	(*DeliveryStatus)(nil),          // 31: prism.pattern.DeliveryStatus
-	(*SubscribeRequest)(nil),        // 32: prism.pattern.SubscribeRequest
-	(*Attach)(nil),                  // 33: prism.pattern.Attach
-	(*Detach)(nil),                  // 34: prism.pattern.Detach
-	(*Acks)(nil),                    // 35: prism.pattern.Acks
-	(*Ack)(nil),                     // 36: prism.pattern.Ack
-	(*SubscribeResponse)(nil),       // 37: prism.pattern.SubscribeResponse
-	(*Attached)(nil),                // 38: prism.pattern.Attached
-	(*Detached)(nil),                // 39: prism.pattern.Detached
-	(*Messages)(nil),                // 40: prism.pattern.Messages
-	(*Message)(nil),                 // 41: prism.pattern.Message
-	(*LeaseLost)(nil),               // 42: prism.pattern.LeaseLost
-	(*Closing)(nil),                 // 43: prism.pattern.Closing
-	(*ListNamespacesRequest)(nil),   // 44: prism.pattern.ListNamespacesRequest
-	(*ListNamespacesResponse)(nil),  // 45: prism.pattern.ListNamespacesResponse
-	(*Namespace)(nil),               // 46: prism.pattern.Namespace
-	nil,                             // 47: prism.pattern.MulticastResponse.ReplyCountsEntry
-	(*structpb.Struct)(nil),         // 48: google.protobuf.Struct
-	(*timestamppb.Timestamp)(nil),   // 49: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 50: google.protobuf.Duration
+	(Recency_Consistency)(0),        // 1: prism.pattern.Recency.Consistency
+	(Delivery_Mode)(0),              // 2: prism.pattern.Delivery.Mode
+	(MulticastRequest_Report)(0),    // 3: prism.pattern.MulticastRequest.Report
+	(MulticastResponse_Ended)(0),    // 4: prism.pattern.MulticastResponse.Ended
+	(MulticastRecord_State)(0),      // 5: prism.pattern.MulticastRecord.State
+	(DeliveryStatus_Status)(0),      // 6: prism.pattern.DeliveryStatus.Status
+	(DeliveryStatus_Evidence)(0),    // 7: prism.pattern.DeliveryStatus.Evidence
+	(DeliveryStatus_Reason)(0),      // 8: prism.pattern.DeliveryStatus.Reason
+	(*Identity)(nil),                // 9: prism.pattern.Identity
+	(*RegisterRequest)(nil),         // 10: prism.pattern.RegisterRequest
+	(*RegisterResponse)(nil),        // 11: prism.pattern.RegisterResponse
+	(*HeartbeatRequest)(nil),        // 12: prism.pattern.HeartbeatRequest
+	(*HeartbeatResponse)(nil),       // 13: prism.pattern.HeartbeatResponse
+	(*UnregisterRequest)(nil),       // 14: prism.pattern.UnregisterRequest
+	(*UnregisterResponse)(nil),      // 15: prism.pattern.UnregisterResponse
+	(*EnumerateRequest)(nil),        // 16: prism.pattern.EnumerateRequest
+	(*Recency)(nil),                 // 17: prism.pattern.Recency
+	(*FieldCount)(nil),              // 18: prism.pattern.FieldCount
+	(*EnumerateResponse)(nil),       // 19: prism.pattern.EnumerateResponse
+	(*EnumerateStreamRequest)(nil),  // 20: prism.pattern.EnumerateStreamRequest
+	(*EnumerateStreamResponse)(nil), // 21: prism.pattern.EnumerateStreamResponse
+	(*Delivery)(nil),                // 22: prism.pattern.Delivery
+	(*MulticastRequest)(nil),        // 23: prism.pattern.MulticastRequest
+	(*MulticastResponse)(nil),       // 24: prism.pattern.MulticastResponse
+	(*MulticastStreamRequest)(nil),  // 25: prism.pattern.MulticastStreamRequest
+	(*MulticastStreamResponse)(nil), // 26: prism.pattern.MulticastStreamResponse
+	(*MulticastBegan)(nil),          // 27: prism.pattern.MulticastBegan
+	(*DeliveryStatuses)(nil),        // 28: prism.pattern.DeliveryStatuses
+	(*GetMulticastRequest)(nil),     // 29: prism.pattern.GetMulticastRequest
+	(*GetMulticastResponse)(nil),    // 30: prism.pattern.GetMulticastResponse
+	(*MulticastRecord)(nil),         // 31: prism.pattern.MulticastRecord
+	(*ListMulticastsRequest)(nil),   // 32: prism.pattern.ListMulticastsRequest
+	(*ListMulticastsResponse)(nil),  // 33: prism.pattern.ListMulticastsResponse
+	(*CancelMulticastRequest)(nil),  // 34: prism.pattern.CancelMulticastRequest
+	(*CancelMulticastResponse)(nil), // 35: prism.pattern.CancelMulticastResponse
+	(*DeliveryStatus)(nil),          // 36: prism.pattern.DeliveryStatus
+	(*SubscribeRequest)(nil),        // 37: prism.pattern.SubscribeRequest
+	(*Attach)(nil),                  // 38: prism.pattern.Attach
+	(*Detach)(nil),                  // 39: prism.pattern.Detach
+	(*Acks)(nil),                    // 40: prism.pattern.Acks
+	(*Ack)(nil),                     // 41: prism.pattern.Ack
+	(*SubscribeResponse)(nil),       // 42: prism.pattern.SubscribeResponse
+	(*Attached)(nil),                // 43: prism.pattern.Attached
+	(*Detached)(nil),                // 44: prism.pattern.Detached
+	(*Messages)(nil),                // 45: prism.pattern.Messages
+	(*Message)(nil),                 // 46: prism.pattern.Message
+	(*LeaseLost)(nil),               // 47: prism.pattern.LeaseLost
+	(*Closing)(nil),                 // 48: prism.pattern.Closing
+	(*ListNamespacesRequest)(nil),   // 49: prism.pattern.ListNamespacesRequest
+	(*ListNamespacesResponse)(nil),  // 50: prism.pattern.ListNamespacesResponse
+	(*Namespace)(nil),               // 51: prism.pattern.Namespace
+	(*FieldCount_Group)(nil),        // 52: prism.pattern.FieldCount.Group
+	nil,                             // 53: prism.pattern.MulticastResponse.ReplyCountsEntry
+	(*structpb.Struct)(nil),         // 54: google.protobuf.Struct
+	(*timestamppb.Timestamp)(nil),   // 55: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 56: google.protobuf.Duration
+	(*structpb.Value)(nil),          // 57: google.protobuf.Value
 }
 var file_prism_pattern_multicast_registry_proto_depIdxs = []int32{
-	48, // 0: prism.pattern.Identity.metadata:type_name -> google.protobuf.Struct
-	49, // 1: prism.pattern.Identity.registered_at:type_name -> google.protobuf.Timestamp
-	49, // 2: prism.pattern.Identity.expires_at:type_name -> google.protobuf.Timestamp
-	50, // 3: prism.pattern.Identity.ttl:type_name -> google.protobuf.Duration
-	48, // 4: prism.pattern.RegisterRequest.metadata:type_name -> google.protobuf.Struct
-	50, // 5: prism.pattern.RegisterRequest.ttl:type_name -> google.protobuf.Duration
+	54, // 0: prism.pattern.Identity.metadata:type_name -> google.protobuf.Struct
+	55, // 1: prism.pattern.Identity.registered_at:type_name -> google.protobuf.Timestamp
+	55, // 2: prism.pattern.Identity.expires_at:type_name -> google.protobuf.Timestamp
+	56, // 3: prism.pattern.Identity.ttl:type_name -> google.protobuf.Duration
+	54, // 4: prism.pattern.RegisterRequest.metadata:type_name -> google.protobuf.Struct
+	56, // 5: prism.pattern.RegisterRequest.ttl:type_name -> google.protobuf.Duration
 	0,  // 6: prism.pattern.RegisterRequest.mode:type_name -> prism.pattern.RegisterRequest.Mode
-	8,  // 7: prism.pattern.RegisterResponse.identity:type_name -> prism.pattern.Identity
-	50, // 8: prism.pattern.HeartbeatRequest.ttl:type_name -> google.protobuf.Duration
-	49, // 9: prism.pattern.HeartbeatResponse.expires_at:type_name -> google.protobuf.Timestamp
-	50, // 10: prism.pattern.HeartbeatResponse.ttl:type_name -> google.protobuf.Duration
-	48, // 11: prism.pattern.EnumerateRequest.filter:type_name -> google.protobuf.Struct
-	8,  // 12: prism.pattern.EnumerateResponse.identities:type_name -> prism.pattern.Identity
-	48, // 13: prism.pattern.MulticastRequest.filter:type_name -> google.protobuf.Struct
-	1,  // 14: prism.pattern.MulticastRequest.delivery:type_name -> prism.pattern.Delivery.Mode
-	50, // 15: prism.pattern.MulticastRequest.timeout:type_name -> google.protobuf.Duration
-	2,  // 16: prism.pattern.MulticastRequest.report:type_name -> prism.pattern.MulticastRequest.Report
-	50, // 17: prism.pattern.MulticastRequest.retry_delay:type_name -> google.protobuf.Duration
-	3,  // 18: prism.pattern.MulticastResponse.ended:type_name -> prism.pattern.MulticastResponse.Ended
-	31, // 19: prism.pattern.MulticastResponse.statuses:type_name -> prism.pattern.DeliveryStatus
-	50, // 20: prism.pattern.MulticastResponse.elapsed:type_name -> google.protobuf.Duration
-	1,  // 21: prism.pattern.MulticastResponse.delivery:type_name -> prism.pattern.Delivery.Mode
-	47, // 22: prism.pattern.MulticastResponse.reply_counts:type_name -> prism.pattern.MulticastResponse.ReplyCountsEntry
-	18, // 23: prism.pattern.MulticastStreamRequest.request:type_name -> prism.pattern.MulticastRequest
-	22, // 24: prism.pattern.MulticastStreamResponse.began:type_name -> prism.pattern.MulticastBegan
-	23, // 25: prism.pattern.MulticastStreamResponse.statuses:type_name -> prism.pattern.DeliveryStatuses
-	19, // 26: prism.pattern.MulticastStreamResponse.ended:type_name -> prism.pattern.MulticastResponse
-	31, // 27: prism.pattern.DeliveryStatuses.statuses:type_name -> prism.pattern.DeliveryStatus
-	2,  // 28: prism.pattern.GetMulticastRequest.report:type_name -> prism.pattern.MulticastRequest.Report
-	26, // 29: prism.pattern.GetMulticastResponse.multicast:type_name -> prism.pattern.MulticastRecord
-	31, // 30: prism.pattern.GetMulticastResponse.statuses:type_name -> prism.pattern.DeliveryStatus
-	4,  // 31: prism.pattern.MulticastRecord.state:type_name -> prism.pattern.MulticastRecord.State
-	49, // 32: prism.pattern.MulticastRecord.created_at:type_name -> google.protobuf.Timestamp
-	48, // 33: prism.pattern.MulticastRecord.filter:type_name -> google.protobuf.Struct
-	19, // 34: prism.pattern.MulticastRecord.result:type_name -> prism.pattern.MulticastResponse
-	26, // 35: prism.pattern.ListMulticastsResponse.multicasts:type_name -> prism.pattern.MulticastRecord
-	26, // 36: prism.pattern.CancelMulticastResponse.multicast:type_name -> prism.pattern.MulticastRecord
-	5,  // 37: prism.pattern.DeliveryStatus.status:type_name -> prism.pattern.DeliveryStatus.Status
-	6,  // 38: prism.pattern.DeliveryStatus.evidence:type_name -> prism.pattern.DeliveryStatus.Evidence
-	7,  // 39: prism.pattern.DeliveryStatus.reason:type_name -> prism.pattern.DeliveryStatus.Reason
-	50, // 40: prism.pattern.DeliveryStatus.latency:type_name -> google.protobuf.Duration
-	33, // 41: prism.pattern.SubscribeRequest.attach:type_name -> prism.pattern.Attach
-	34, // 42: prism.pattern.SubscribeRequest.detach:type_name -> prism.pattern.Detach
-	35, // 43: prism.pattern.SubscribeRequest.acks:type_name -> prism.pattern.Acks
-	36, // 44: prism.pattern.Acks.acks:type_name -> prism.pattern.Ack
-	38, // 45: prism.pattern.SubscribeResponse.attached:type_name -> prism.pattern.Attached
-	39, // 46: prism.pattern.SubscribeResponse.detached:type_name -> prism.pattern.Detached
-	40, // 47: prism.pattern.SubscribeResponse.messages:type_name -> prism.pattern.Messages
-	42, // 48: prism.pattern.SubscribeResponse.lease_lost:type_name -> prism.pattern.LeaseLost
-	43, // 49: prism.pattern.SubscribeResponse.closing:type_name -> prism.pattern.Closing
-	41, // 50: prism.pattern.Messages.messages:type_name -> prism.pattern.Message
-	49, // 51: prism.pattern.Message.sent_at:type_name -> google.protobuf.Timestamp
-	46, // 52: prism.pattern.ListNamespacesResponse.namespaces:type_name -> prism.pattern.Namespace
-	50, // 53: prism.pattern.Namespace.ttl_default:type_name -> google.protobuf.Duration
-	1,  // 54: prism.pattern.Namespace.delivery:type_name -> prism.pattern.Delivery.Mode
-	50, // 55: prism.pattern.Namespace.timeout:type_name -> google.protobuf.Duration
-	9,  // 56: prism.pattern.MulticastRegistryPattern.Register:input_type -> prism.pattern.RegisterRequest
-	11, // 57: prism.pattern.MulticastRegistryPattern.Heartbeat:input_type -> prism.pattern.HeartbeatRequest
-	13, // 58: prism.pattern.MulticastRegistryPattern.Unregister:input_type -> prism.pattern.UnregisterRequest
-	15, // 59: prism.pattern.MulticastRegistryPattern.Enumerate:input_type -> prism.pattern.EnumerateRequest
-	18, // 60: prism.pattern.MulticastRegistryPattern.Multicast:input_type -> prism.pattern.MulticastRequest
-	20, // 61: prism.pattern.MulticastRegistryPattern.MulticastStream:input_type -> prism.pattern.MulticastStreamRequest
-	24, // 62: prism.pattern.MulticastRegistryPattern.GetMulticast:input_type -> prism.pattern.GetMulticastRequest
-	27, // 63: prism.pattern.MulticastRegistryPattern.ListMulticasts:input_type -> prism.pattern.ListMulticastsRequest
-	29, // 64: prism.pattern.MulticastRegistryPattern.CancelMulticast:input_type -> prism.pattern.CancelMulticastRequest
-	32, // 65: prism.pattern.MulticastRegistryPattern.Subscribe:input_type -> prism.pattern.SubscribeRequest
-	44, // 66: prism.pattern.MulticastRegistryPattern.ListNamespaces:input_type -> prism.pattern.ListNamespacesRequest
-	10, // 67: prism.pattern.MulticastRegistryPattern.Register:output_type -> prism.pattern.RegisterResponse
-	12, // 68: prism.pattern.MulticastRegistryPattern.Heartbeat:output_type -> prism.pattern.HeartbeatResponse
-	14, // 69: prism.pattern.MulticastRegistryPattern.Unregister:output_type -> prism.pattern.UnregisterResponse
-	16, // 70: prism.pattern.MulticastRegistryPattern.Enumerate:output_type -> prism.pattern.EnumerateResponse
-	19, // 71: prism.pattern.MulticastRegistryPattern.Multicast:output_type -> prism.pattern.MulticastResponse
-	21, // 72: prism.pattern.MulticastRegistryPattern.MulticastStream:output_type -> prism.pattern.MulticastStreamResponse
-	25, // 73: prism.pattern.MulticastRegistryPattern.GetMulticast:output_type -> prism.pattern.GetMulticastResponse
-	28, // 74: prism.pattern.MulticastRegistryPattern.ListMulticasts:output_type -> prism.pattern.ListMulticastsResponse
-	30, // 75: prism.pattern.MulticastRegistryPattern.CancelMulticast:output_type -> prism.pattern.CancelMulticastResponse
-	37, // 76: prism.pattern.MulticastRegistryPattern.Subscribe:output_type -> prism.pattern.SubscribeResponse
-	45, // 77: prism.pattern.MulticastRegistryPattern.ListNamespaces:output_type -> prism.pattern.ListNamespacesResponse
-	67, // [67:78] is the sub-list for method output_type
-	56, // [56:67] is the sub-list for method input_type
-	56, // [56:56] is the sub-list for extension type_name
-	56, // [56:56] is the sub-list for extension extendee
-	0,  // [0:56] is the sub-list for field type_name
+	9,  // 7: prism.pattern.RegisterResponse.identity:type_name -> prism.pattern.Identity
+	56, // 8: prism.pattern.HeartbeatRequest.ttl:type_name -> google.protobuf.Duration
+	55, // 9: prism.pattern.HeartbeatResponse.expires_at:type_name -> google.protobuf.Timestamp
+	56, // 10: prism.pattern.HeartbeatResponse.ttl:type_name -> google.protobuf.Duration
+	54, // 11: prism.pattern.EnumerateRequest.filter:type_name -> google.protobuf.Struct
+	1,  // 12: prism.pattern.EnumerateRequest.consistency:type_name -> prism.pattern.Recency.Consistency
+	52, // 13: prism.pattern.FieldCount.groups:type_name -> prism.pattern.FieldCount.Group
+	9,  // 14: prism.pattern.EnumerateResponse.identities:type_name -> prism.pattern.Identity
+	18, // 15: prism.pattern.EnumerateResponse.counts:type_name -> prism.pattern.FieldCount
+	16, // 16: prism.pattern.EnumerateStreamRequest.request:type_name -> prism.pattern.EnumerateRequest
+	19, // 17: prism.pattern.EnumerateStreamResponse.page:type_name -> prism.pattern.EnumerateResponse
+	54, // 18: prism.pattern.MulticastRequest.filter:type_name -> google.protobuf.Struct
+	2,  // 19: prism.pattern.MulticastRequest.delivery:type_name -> prism.pattern.Delivery.Mode
+	56, // 20: prism.pattern.MulticastRequest.timeout:type_name -> google.protobuf.Duration
+	3,  // 21: prism.pattern.MulticastRequest.report:type_name -> prism.pattern.MulticastRequest.Report
+	56, // 22: prism.pattern.MulticastRequest.retry_delay:type_name -> google.protobuf.Duration
+	1,  // 23: prism.pattern.MulticastRequest.consistency:type_name -> prism.pattern.Recency.Consistency
+	4,  // 24: prism.pattern.MulticastResponse.ended:type_name -> prism.pattern.MulticastResponse.Ended
+	36, // 25: prism.pattern.MulticastResponse.statuses:type_name -> prism.pattern.DeliveryStatus
+	56, // 26: prism.pattern.MulticastResponse.elapsed:type_name -> google.protobuf.Duration
+	2,  // 27: prism.pattern.MulticastResponse.delivery:type_name -> prism.pattern.Delivery.Mode
+	53, // 28: prism.pattern.MulticastResponse.reply_counts:type_name -> prism.pattern.MulticastResponse.ReplyCountsEntry
+	23, // 29: prism.pattern.MulticastStreamRequest.request:type_name -> prism.pattern.MulticastRequest
+	27, // 30: prism.pattern.MulticastStreamResponse.began:type_name -> prism.pattern.MulticastBegan
+	28, // 31: prism.pattern.MulticastStreamResponse.statuses:type_name -> prism.pattern.DeliveryStatuses
+	24, // 32: prism.pattern.MulticastStreamResponse.ended:type_name -> prism.pattern.MulticastResponse
+	36, // 33: prism.pattern.DeliveryStatuses.statuses:type_name -> prism.pattern.DeliveryStatus
+	3,  // 34: prism.pattern.GetMulticastRequest.report:type_name -> prism.pattern.MulticastRequest.Report
+	31, // 35: prism.pattern.GetMulticastResponse.multicast:type_name -> prism.pattern.MulticastRecord
+	36, // 36: prism.pattern.GetMulticastResponse.statuses:type_name -> prism.pattern.DeliveryStatus
+	5,  // 37: prism.pattern.MulticastRecord.state:type_name -> prism.pattern.MulticastRecord.State
+	55, // 38: prism.pattern.MulticastRecord.created_at:type_name -> google.protobuf.Timestamp
+	54, // 39: prism.pattern.MulticastRecord.filter:type_name -> google.protobuf.Struct
+	24, // 40: prism.pattern.MulticastRecord.result:type_name -> prism.pattern.MulticastResponse
+	31, // 41: prism.pattern.ListMulticastsResponse.multicasts:type_name -> prism.pattern.MulticastRecord
+	31, // 42: prism.pattern.CancelMulticastResponse.multicast:type_name -> prism.pattern.MulticastRecord
+	6,  // 43: prism.pattern.DeliveryStatus.status:type_name -> prism.pattern.DeliveryStatus.Status
+	7,  // 44: prism.pattern.DeliveryStatus.evidence:type_name -> prism.pattern.DeliveryStatus.Evidence
+	8,  // 45: prism.pattern.DeliveryStatus.reason:type_name -> prism.pattern.DeliveryStatus.Reason
+	56, // 46: prism.pattern.DeliveryStatus.latency:type_name -> google.protobuf.Duration
+	38, // 47: prism.pattern.SubscribeRequest.attach:type_name -> prism.pattern.Attach
+	39, // 48: prism.pattern.SubscribeRequest.detach:type_name -> prism.pattern.Detach
+	40, // 49: prism.pattern.SubscribeRequest.acks:type_name -> prism.pattern.Acks
+	41, // 50: prism.pattern.Acks.acks:type_name -> prism.pattern.Ack
+	43, // 51: prism.pattern.SubscribeResponse.attached:type_name -> prism.pattern.Attached
+	44, // 52: prism.pattern.SubscribeResponse.detached:type_name -> prism.pattern.Detached
+	45, // 53: prism.pattern.SubscribeResponse.messages:type_name -> prism.pattern.Messages
+	47, // 54: prism.pattern.SubscribeResponse.lease_lost:type_name -> prism.pattern.LeaseLost
+	48, // 55: prism.pattern.SubscribeResponse.closing:type_name -> prism.pattern.Closing
+	46, // 56: prism.pattern.Messages.messages:type_name -> prism.pattern.Message
+	55, // 57: prism.pattern.Message.sent_at:type_name -> google.protobuf.Timestamp
+	51, // 58: prism.pattern.ListNamespacesResponse.namespaces:type_name -> prism.pattern.Namespace
+	56, // 59: prism.pattern.Namespace.ttl_default:type_name -> google.protobuf.Duration
+	2,  // 60: prism.pattern.Namespace.delivery:type_name -> prism.pattern.Delivery.Mode
+	56, // 61: prism.pattern.Namespace.timeout:type_name -> google.protobuf.Duration
+	57, // 62: prism.pattern.FieldCount.Group.value:type_name -> google.protobuf.Value
+	10, // 63: prism.pattern.MulticastRegistryPattern.Register:input_type -> prism.pattern.RegisterRequest
+	12, // 64: prism.pattern.MulticastRegistryPattern.Heartbeat:input_type -> prism.pattern.HeartbeatRequest
+	14, // 65: prism.pattern.MulticastRegistryPattern.Unregister:input_type -> prism.pattern.UnregisterRequest
+	16, // 66: prism.pattern.MulticastRegistryPattern.Enumerate:input_type -> prism.pattern.EnumerateRequest
+	20, // 67: prism.pattern.MulticastRegistryPattern.EnumerateStream:input_type -> prism.pattern.EnumerateStreamRequest
+	23, // 68: prism.pattern.MulticastRegistryPattern.Multicast:input_type -> prism.pattern.MulticastRequest
+	25, // 69: prism.pattern.MulticastRegistryPattern.MulticastStream:input_type -> prism.pattern.MulticastStreamRequest
+	29, // 70: prism.pattern.MulticastRegistryPattern.GetMulticast:input_type -> prism.pattern.GetMulticastRequest
+	32, // 71: prism.pattern.MulticastRegistryPattern.ListMulticasts:input_type -> prism.pattern.ListMulticastsRequest
+	34, // 72: prism.pattern.MulticastRegistryPattern.CancelMulticast:input_type -> prism.pattern.CancelMulticastRequest
+	37, // 73: prism.pattern.MulticastRegistryPattern.Subscribe:input_type -> prism.pattern.SubscribeRequest
+	49, // 74: prism.pattern.MulticastRegistryPattern.ListNamespaces:input_type -> prism.pattern.ListNamespacesRequest
+	11, // 75: prism.pattern.MulticastRegistryPattern.Register:output_type -> prism.pattern.RegisterResponse
+	13, // 76: prism.pattern.MulticastRegistryPattern.Heartbeat:output_type -> prism.pattern.HeartbeatResponse
+	15, // 77: prism.pattern.MulticastRegistryPattern.Unregister:output_type -> prism.pattern.UnregisterResponse
+	19, // 78: prism.pattern.MulticastRegistryPattern.Enumerate:output_type -> prism.pattern.EnumerateResponse
+	21, // 79: prism.pattern.MulticastRegistryPattern.EnumerateStream:output_type -> prism.pattern.EnumerateStreamResponse
+	24, // 80: prism.pattern.MulticastRegistryPattern.Multicast:output_type -> prism.pattern.MulticastResponse
+	26, // 81: prism.pattern.MulticastRegistryPattern.MulticastStream:output_type -> prism.pattern.MulticastStreamResponse
+	30, // 82: prism.pattern.MulticastRegistryPattern.GetMulticast:output_type -> prism.pattern.GetMulticastResponse
+	33, // 83: prism.pattern.MulticastRegistryPattern.ListMulticasts:output_type -> prism.pattern.ListMulticastsResponse
+	35, // 84: prism.pattern.MulticastRegistryPattern.CancelMulticast:output_type -> prism.pattern.CancelMulticastResponse
+	42, // 85: prism.pattern.MulticastRegistryPattern.Subscribe:output_type -> prism.pattern.SubscribeResponse
+	50, // 86: prism.pattern.MulticastRegistryPattern.ListNamespaces:output_type -> prism.pattern.ListNamespacesResponse
+	75, // [75:87] is the sub-list for method output_type
+	63, // [63:75] is the sub-list for method input_type
+	63, // [63:63] is the sub-list for extension type_name
+	63, // [63:63] is the sub-list for extension extendee
+	0,  // [0:63] is the sub-list for field type_name
 }
 
 func init() { file_prism_pattern_multicast_registry_proto_init() }
@@ -3826,31 +4279,31 @@ func file_prism_pattern_multicast_registry_proto_init() {
 		return
 	}
 	file_prism_pattern_multicast_registry_proto_msgTypes[7].OneofWrappers = []any{}
-	file_prism_pattern_multicast_registry_proto_msgTypes[13].OneofWrappers = []any{
+	file_prism_pattern_multicast_registry_proto_msgTypes[17].OneofWrappers = []any{
 		(*MulticastStreamResponse_Began)(nil),
 		(*MulticastStreamResponse_Statuses)(nil),
 		(*MulticastStreamResponse_Ended)(nil),
 	}
-	file_prism_pattern_multicast_registry_proto_msgTypes[24].OneofWrappers = []any{
+	file_prism_pattern_multicast_registry_proto_msgTypes[28].OneofWrappers = []any{
 		(*SubscribeRequest_Attach)(nil),
 		(*SubscribeRequest_Detach)(nil),
 		(*SubscribeRequest_Acks)(nil),
 	}
-	file_prism_pattern_multicast_registry_proto_msgTypes[29].OneofWrappers = []any{
+	file_prism_pattern_multicast_registry_proto_msgTypes[33].OneofWrappers = []any{
 		(*SubscribeResponse_Attached)(nil),
 		(*SubscribeResponse_Detached)(nil),
 		(*SubscribeResponse_Messages)(nil),
 		(*SubscribeResponse_LeaseLost)(nil),
 		(*SubscribeResponse_Closing)(nil),
 	}
-	file_prism_pattern_multicast_registry_proto_msgTypes[38].OneofWrappers = []any{}
+	file_prism_pattern_multicast_registry_proto_msgTypes[42].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_prism_pattern_multicast_registry_proto_rawDesc), len(file_prism_pattern_multicast_registry_proto_rawDesc)),
-			NumEnums:      8,
-			NumMessages:   40,
+			NumEnums:      9,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -308,6 +308,38 @@ func local_request_MulticastRegistryPattern_Enumerate_1(ctx context.Context, mar
 	return msg, metadata, err
 }
 
+func request_MulticastRegistryPattern_EnumerateStream_0(ctx context.Context, marshaler runtime.Marshaler, client MulticastRegistryPatternClient, req *http.Request, pathParams map[string]string) (MulticastRegistryPattern_EnumerateStreamClient, runtime.ServerMetadata, error) {
+	var (
+		protoReq EnumerateStreamRequest
+		metadata runtime.ServerMetadata
+		err      error
+	)
+	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq.Request); err != nil && !errors.Is(err, io.EOF) {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	val, ok := pathParams["request.namespace"]
+	if !ok {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "missing parameter %s", "request.namespace")
+	}
+	err = runtime.PopulateFieldFromPath(&protoReq, "request.namespace", val)
+	if err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "request.namespace", err)
+	}
+	if req.Body != nil {
+		_, _ = io.Copy(io.Discard, req.Body)
+	}
+	stream, err := client.EnumerateStream(ctx, &protoReq)
+	if err != nil {
+		return nil, metadata, err
+	}
+	header, err := stream.Header()
+	if err != nil {
+		return nil, metadata, err
+	}
+	metadata.HeaderMD = header
+	return stream, metadata, nil
+}
+
 func request_MulticastRegistryPattern_Multicast_0(ctx context.Context, marshaler runtime.Marshaler, client MulticastRegistryPatternClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
 		protoReq MulticastRequest
@@ -695,6 +727,13 @@ func RegisterMulticastRegistryPatternHandlerServer(ctx context.Context, mux *run
 		}
 		forward_MulticastRegistryPattern_Enumerate_1(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
 	})
+
+	mux.Handle(http.MethodPost, pattern_MulticastRegistryPattern_EnumerateStream_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		err := status.Error(codes.Unimplemented, "streaming calls are not yet supported in the in-process transport")
+		_, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+		return
+	})
 	mux.Handle(http.MethodPost, pattern_MulticastRegistryPattern_Multicast_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
@@ -927,6 +966,23 @@ func RegisterMulticastRegistryPatternHandlerClient(ctx context.Context, mux *run
 		}
 		forward_MulticastRegistryPattern_Enumerate_1(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
 	})
+	mux.Handle(http.MethodPost, pattern_MulticastRegistryPattern_EnumerateStream_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateContext(ctx, mux, req, "/prism.pattern.MulticastRegistryPattern/EnumerateStream", runtime.WithHTTPPathPattern("/v1/namespaces/{request.namespace}/identities:enumerateStream"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := request_MulticastRegistryPattern_EnumerateStream_0(annotatedContext, inboundMarshaler, client, req, pathParams)
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_MulticastRegistryPattern_EnumerateStream_0(annotatedContext, mux, outboundMarshaler, w, req, func() (proto.Message, error) { return resp.Recv() }, mux.GetForwardResponseOptions()...)
+	})
 	mux.Handle(http.MethodPost, pattern_MulticastRegistryPattern_Multicast_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
@@ -1038,6 +1094,7 @@ var (
 	pattern_MulticastRegistryPattern_Unregister_0      = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3, 1, 0, 4, 1, 5, 4}, []string{"v1", "namespaces", "namespace", "identities", "identity"}, ""))
 	pattern_MulticastRegistryPattern_Enumerate_0       = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "namespaces", "namespace", "identities"}, "enumerate"))
 	pattern_MulticastRegistryPattern_Enumerate_1       = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "namespaces", "namespace", "identities"}, ""))
+	pattern_MulticastRegistryPattern_EnumerateStream_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "namespaces", "request.namespace", "identities"}, "enumerateStream"))
 	pattern_MulticastRegistryPattern_Multicast_0       = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "namespaces", "namespace", "identities"}, "multicast"))
 	pattern_MulticastRegistryPattern_MulticastStream_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "namespaces", "request.namespace", "identities"}, "multicastStream"))
 	pattern_MulticastRegistryPattern_GetMulticast_0    = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3, 1, 0, 4, 1, 5, 4}, []string{"v1", "namespaces", "namespace", "multicasts", "multicast_id"}, ""))
@@ -1052,6 +1109,7 @@ var (
 	forward_MulticastRegistryPattern_Unregister_0      = runtime.ForwardResponseMessage
 	forward_MulticastRegistryPattern_Enumerate_0       = runtime.ForwardResponseMessage
 	forward_MulticastRegistryPattern_Enumerate_1       = runtime.ForwardResponseMessage
+	forward_MulticastRegistryPattern_EnumerateStream_0 = runtime.ForwardResponseStream
 	forward_MulticastRegistryPattern_Multicast_0       = runtime.ForwardResponseMessage
 	forward_MulticastRegistryPattern_MulticastStream_0 = runtime.ForwardResponseStream
 	forward_MulticastRegistryPattern_GetMulticast_0    = runtime.ForwardResponseMessage

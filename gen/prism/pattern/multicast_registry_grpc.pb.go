@@ -40,6 +40,7 @@ const (
 	MulticastRegistryPattern_Heartbeat_FullMethodName       = "/prism.pattern.MulticastRegistryPattern/Heartbeat"
 	MulticastRegistryPattern_Unregister_FullMethodName      = "/prism.pattern.MulticastRegistryPattern/Unregister"
 	MulticastRegistryPattern_Enumerate_FullMethodName       = "/prism.pattern.MulticastRegistryPattern/Enumerate"
+	MulticastRegistryPattern_EnumerateStream_FullMethodName = "/prism.pattern.MulticastRegistryPattern/EnumerateStream"
 	MulticastRegistryPattern_Multicast_FullMethodName       = "/prism.pattern.MulticastRegistryPattern/Multicast"
 	MulticastRegistryPattern_MulticastStream_FullMethodName = "/prism.pattern.MulticastRegistryPattern/MulticastStream"
 	MulticastRegistryPattern_GetMulticast_FullMethodName    = "/prism.pattern.MulticastRegistryPattern/GetMulticast"
@@ -64,8 +65,12 @@ type MulticastRegistryPatternClient interface {
 	// Unregister removes an identity at once, with the messages that are stored for it. Removing an identity that does not
 	// exist is not an error.
 	Unregister(ctx context.Context, in *UnregisterRequest, opts ...grpc.CallOption) (*UnregisterResponse, error)
-	// Enumerate returns the live identities that match a filter, ordered by identity, a page at a time.
+	// Enumerate returns the live identities that match a filter, a page at a time, ordered by the fields that were asked for
+	// and then by identity; and it counts them by the values of fields.
 	Enumerate(ctx context.Context, in *EnumerateRequest, opts ...grpc.CallOption) (*EnumerateResponse, error)
+	// EnumerateStream is Enumerate for any number of identities: all of them, in as many pages as it takes, over one stream.
+	// A stream that broke goes on with the next_page_token of the last page that was received.
+	EnumerateStream(ctx context.Context, in *EnumerateStreamRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[EnumerateStreamResponse], error)
 	// Multicast delivers one payload to every identity that matches a filter and reports what became of each. It returns
 	// as soon as the last target's outcome is known, and at the latest when the timeout has passed. A target that could
 	// not be reached is part of the response, never an error of the call.
@@ -140,6 +145,25 @@ func (c *multicastRegistryPatternClient) Enumerate(ctx context.Context, in *Enum
 	return out, nil
 }
 
+func (c *multicastRegistryPatternClient) EnumerateStream(ctx context.Context, in *EnumerateStreamRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[EnumerateStreamResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &MulticastRegistryPattern_ServiceDesc.Streams[0], MulticastRegistryPattern_EnumerateStream_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[EnumerateStreamRequest, EnumerateStreamResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type MulticastRegistryPattern_EnumerateStreamClient = grpc.ServerStreamingClient[EnumerateStreamResponse]
+
 func (c *multicastRegistryPatternClient) Multicast(ctx context.Context, in *MulticastRequest, opts ...grpc.CallOption) (*MulticastResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(MulticastResponse)
@@ -152,7 +176,7 @@ func (c *multicastRegistryPatternClient) Multicast(ctx context.Context, in *Mult
 
 func (c *multicastRegistryPatternClient) MulticastStream(ctx context.Context, in *MulticastStreamRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[MulticastStreamResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &MulticastRegistryPattern_ServiceDesc.Streams[0], MulticastRegistryPattern_MulticastStream_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &MulticastRegistryPattern_ServiceDesc.Streams[1], MulticastRegistryPattern_MulticastStream_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -201,7 +225,7 @@ func (c *multicastRegistryPatternClient) CancelMulticast(ctx context.Context, in
 
 func (c *multicastRegistryPatternClient) Subscribe(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SubscribeRequest, SubscribeResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &MulticastRegistryPattern_ServiceDesc.Streams[1], MulticastRegistryPattern_Subscribe_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &MulticastRegistryPattern_ServiceDesc.Streams[2], MulticastRegistryPattern_Subscribe_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -237,8 +261,12 @@ type MulticastRegistryPatternServer interface {
 	// Unregister removes an identity at once, with the messages that are stored for it. Removing an identity that does not
 	// exist is not an error.
 	Unregister(context.Context, *UnregisterRequest) (*UnregisterResponse, error)
-	// Enumerate returns the live identities that match a filter, ordered by identity, a page at a time.
+	// Enumerate returns the live identities that match a filter, a page at a time, ordered by the fields that were asked for
+	// and then by identity; and it counts them by the values of fields.
 	Enumerate(context.Context, *EnumerateRequest) (*EnumerateResponse, error)
+	// EnumerateStream is Enumerate for any number of identities: all of them, in as many pages as it takes, over one stream.
+	// A stream that broke goes on with the next_page_token of the last page that was received.
+	EnumerateStream(*EnumerateStreamRequest, grpc.ServerStreamingServer[EnumerateStreamResponse]) error
 	// Multicast delivers one payload to every identity that matches a filter and reports what became of each. It returns
 	// as soon as the last target's outcome is known, and at the latest when the timeout has passed. A target that could
 	// not be reached is part of the response, never an error of the call.
@@ -284,6 +312,9 @@ func (UnimplementedMulticastRegistryPatternServer) Unregister(context.Context, *
 }
 func (UnimplementedMulticastRegistryPatternServer) Enumerate(context.Context, *EnumerateRequest) (*EnumerateResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Enumerate not implemented")
+}
+func (UnimplementedMulticastRegistryPatternServer) EnumerateStream(*EnumerateStreamRequest, grpc.ServerStreamingServer[EnumerateStreamResponse]) error {
+	return status.Error(codes.Unimplemented, "method EnumerateStream not implemented")
 }
 func (UnimplementedMulticastRegistryPatternServer) Multicast(context.Context, *MulticastRequest) (*MulticastResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Multicast not implemented")
@@ -399,6 +430,17 @@ func _MulticastRegistryPattern_Enumerate_Handler(srv interface{}, ctx context.Co
 	}
 	return interceptor(ctx, in, info, handler)
 }
+
+func _MulticastRegistryPattern_EnumerateStream_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(EnumerateStreamRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(MulticastRegistryPatternServer).EnumerateStream(m, &grpc.GenericServerStream[EnumerateStreamRequest, EnumerateStreamResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type MulticastRegistryPattern_EnumerateStreamServer = grpc.ServerStreamingServer[EnumerateStreamResponse]
 
 func _MulticastRegistryPattern_Multicast_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(MulticastRequest)
@@ -553,6 +595,11 @@ var MulticastRegistryPattern_ServiceDesc = grpc.ServiceDesc{
 		},
 	},
 	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "EnumerateStream",
+			Handler:       _MulticastRegistryPattern_EnumerateStream_Handler,
+			ServerStreams: true,
+		},
 		{
 			StreamName:    "MulticastStream",
 			Handler:       _MulticastRegistryPattern_MulticastStream_Handler,

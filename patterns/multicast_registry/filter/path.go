@@ -65,3 +65,16 @@ func joinKey(path []string) string {
 }
 
 var keyEscapes = strings.NewReplacer(`.`, `\.`, `\`, `\\`)
+
+// ParsePath reads the name of a field as it stands in a filter, without an operator: dots descend into objects, `\.` is a
+// literal dot.
+func ParsePath(name string) ([]string, error) {
+	path, op, suffixed, err := splitKey(name)
+	if err == nil && suffixed {
+		path = append(path, op.String())
+	}
+	return path, err
+}
+
+// FormatPath is the inverse of ParsePath.
+func FormatPath(path []string) string { return joinKey(path) }

@@ -37,6 +37,8 @@ func Ledger(t *testing.T, open func(t *testing.T) mr.Ledger, options LedgerOptio
 		{"Keys", s.keys},
 		{"HostileKeys", s.hostileKeys},
 		{"KeyContention", s.keyContention},
+		{"Replace", s.replace},
+		{"ReplaceContention", s.replaceContention},
 
 		{"Settle", s.settle},
 		{"SettleFinal", s.settleFinal},
@@ -151,7 +153,7 @@ func wantRecord(t *testing.T, got, want mr.Record) {
 	}
 }
 
-// wantHeld fails the test unless a record cannot begin because that one is kept under its key.
+// wantHeld fails the test unless a record cannot begin because that one is kept under its key, which leads to it.
 func wantHeld(t *testing.T, l mr.Ledger, r, want mr.Record) {
 	t.Helper()
 	held, began, err := l.Begin(t.Context(), r)
@@ -161,6 +163,24 @@ func wantHeld(t *testing.T, l mr.Ledger, r, want mr.Record) {
 	wantRecord(t, held, want)
 	if len(held.Targets) > 0 {
 		t.Errorf("the held record has %d parts", len(held.Targets))
+	}
+	if held, err = l.Held(t.Context(), r.Key); err != nil || len(held.Targets) > 0 {
+		t.Errorf("held under the key: %d parts, %v", len(held.Targets), err)
+	}
+	wantRecord(t, held, want)
+}
+
+func wantNotHeld(t *testing.T, l mr.Ledger, key string) {
+	t.Helper()
+	if held, err := l.Held(t.Context(), key); !errors.Is(err, mr.ErrNotFound) {
+		t.Errorf("key %q is held by %q, %v", key, held.ID, err)
+	}
+}
+
+func replace(t *testing.T, l mr.Ledger, r mr.Record, was string, want bool) {
+	t.Helper()
+	if replaced, err := l.Replace(t.Context(), r, []byte(was)); err != nil || replaced != want {
+		t.Errorf("replace %q: %v, %v; want %v", was, replaced, err, want)
 	}
 }
 
@@ -219,6 +239,12 @@ func (s *ledgerSuite) cancelled(t *testing.T) {
 		}
 		if err := l.Finish(ctx, other); !isContextError(err) {
 			t.Errorf("finish: %v", err)
+		}
+		if replaced, err := l.Replace(ctx, mr.Record{ID: r.ID}, r.Summary); replaced || !isContextError(err) {
+			t.Errorf("replace: %v, %v", replaced, err)
+		}
+		if _, err := l.Held(ctx, r.Key); !isContextError(err) {
+			t.Errorf("held: %v", err)
 		}
 		for _, err := range results(t, 2, l.Settle(ctx, []mr.Settlement{{ID: r.ID, Identity: "a"}, {ID: r.ID, Identity: "b"}})) {
 			if !isContextError(err) {

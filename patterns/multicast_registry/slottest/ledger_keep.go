@@ -103,7 +103,9 @@ func (s *ledgerSuite) notFound(t *testing.T) {
 func (s *ledgerSuite) keys(t *testing.T) {
 	l, ids := s.open(t), newMulticasts()
 	first := ids.record("key")
+	wantNotHeld(t, l, "key")
 	begin(t, l, first)
+	wantNotHeld(t, l, "key ")
 	second := ids.record("key")
 	wantHeld(t, l, second, first)
 	wantNotKept(t, l, second.ID)
@@ -139,11 +141,7 @@ func (s *ledgerSuite) hostileKeys(t *testing.T) {
 
 // keyContention lets many begin with one key, over two processes: one does, and the others get its record.
 func (s *ledgerSuite) keyContention(t *testing.T) {
-	ledgers, ids := []mr.Ledger{s.open(t)}, newMulticasts()
-	if s.OpenPair != nil {
-		a, b := s.OpenPair(t)
-		ledgers = []mr.Ledger{a, b}
-	}
+	ledgers, ids := s.several(t), newMulticasts()
 	for round := range 20 {
 		key := fmt.Sprint("key ", round)
 		records := make([]mr.Record, 16)
@@ -182,6 +180,95 @@ func (s *ledgerSuite) keyContention(t *testing.T) {
 			wantNotKept(t, ledgers[0], records[i].ID)
 		}
 	}
+}
+
+// replace puts records in the place of others, if they are what the caller takes them for.
+func (s *ledgerSuite) replace(t *testing.T) {
+	l, ids := s.open(t), newMulticasts()
+	r, other, unknown := ids.record("key"), ids.record("other"), ids.record("unknown")
+	r.Summary = []byte("first")
+	begin(t, l, r, other)
+	settled := mr.Settlement{ID: r.ID, Identity: "a", Data: []byte("x")}
+	settle(t, l, settled)
+	next := r
+	next.Summary, next.Targets = []byte("second"), [][]byte{[]byte("one"), []byte("two")}
+	for _, was := range []string{"", "firs", "first ", "First", "first\x00", "second", string(other.Summary)} {
+		replace(t, l, next, was, false)
+	}
+	replace(t, l, unknown, "", false)
+	replace(t, l, unknown, string(unknown.Summary), false)
+	wantKept(t, l, r, settled)
+	wantNotKept(t, l, unknown.ID)
+	wantNotHeld(t, l, unknown.Key)
+
+	replace(t, l, next, "first", true)
+	replace(t, l, next, "first", false)
+	wantKept(t, l, next, settled)
+	wantHeld(t, l, ids.record("key"), next)
+	last := r
+	last.Summary = randomBytes(mr.MaxChunk)
+	replace(t, l, last, "second", true)
+	wantKept(t, l, last, settled)
+	next.Summary = nil
+	replace(t, l, next, string(last.Summary), true)
+	wantKept(t, l, next, settled)
+	replace(t, l, last, "", true)
+	finish(t, l, next)
+	replace(t, l, last, string(last.Summary), false)
+	wantKept(t, l, next, settled)
+	wantHeld(t, l, ids.record("key"), next)
+	wantKept(t, l, other)
+	if got := listed(t, l, "", 10); !slices.Equal(got, []string{other.ID, r.ID}) {
+		t.Errorf("listed %q", got)
+	}
+}
+
+// replaceContention lets many replace one record, over two processes: one does, and its targets are kept.
+func (s *ledgerSuite) replaceContention(t *testing.T) {
+	ledgers, ids := s.several(t), newMulticasts()
+	const many = 16
+	for range 10 {
+		r := ids.record("")
+		begin(t, ledgers[0], r)
+		var won []mr.Record
+		var mu sync.Mutex
+		var contending sync.WaitGroup
+		start := make(chan struct{})
+		for i := range many {
+			text := fmt.Appendf(nil, "replaced by %d", i)
+			mine := mr.Record{ID: r.ID, Summary: text, Targets: slices.Repeat([][]byte{text}, i%3)}
+			contending.Go(func() {
+				<-start
+				replaced, err := ledgers[i%len(ledgers)].Replace(t.Context(), mine, r.Summary)
+				if err != nil {
+					t.Errorf("replace: %v", err)
+				}
+				if replaced {
+					mu.Lock()
+					won = append(won, mine)
+					mu.Unlock()
+				}
+			})
+		}
+		close(start)
+		contending.Wait()
+		if len(won) != 1 {
+			t.Fatalf("%d of %d replace one record", len(won), many)
+		}
+		for _, l := range ledgers {
+			wantKept(t, l, won[0])
+		}
+	}
+}
+
+// several opens a ledger as two processes do, if that can be.
+func (s *ledgerSuite) several(t *testing.T) []mr.Ledger {
+	t.Helper()
+	if s.OpenPair == nil {
+		return []mr.Ledger{s.open(t)}
+	}
+	a, b := s.OpenPair(t)
+	return []mr.Ledger{a, b}
 }
 
 func (s *ledgerSuite) openBounded(t *testing.T, retention time.Duration, most int) mr.Ledger {
@@ -223,6 +310,7 @@ func (s *ledgerSuite) mostRecords(t *testing.T) {
 		t.Errorf("listed %d records, want the latest %d", len(got), most)
 	}
 	again := ids.record(all[0].Key)
+	wantNotHeld(t, l, again.Key)
 	begin(t, l, again)
 	wantKept(t, l, again)
 	wantHeld(t, l, ids.record(all[0].Key), again)
@@ -257,6 +345,7 @@ func (s *ledgerSuite) retention(t *testing.T) {
 	})
 	for _, key := range []string{"begun", "finished"} {
 		again := ids.record(key)
+		wantNotHeld(t, l, key)
 		begin(t, l, again)
 		wantKept(t, l, again)
 	}

@@ -6,15 +6,16 @@
 --       2 {prism:<namespace>}:s:  before an id: its settlements, see settle.lua
 --       3 {prism:<namespace>}:k:  before an idempotency key: the id of the record that has it
 --       4 {prism:<namespace>}:ids  zset of all ids, all with score 0: in byte order
--- ARGV  1 begin      "1": not when a kept record has the key
+-- ARGV  1 how        "begin": not when a kept record has the key; "replace": only when a record with the id is kept and has the
+--                    summary "was"; "finish": in any case
 --       2 retention  in ms, from when the record is first stored
 --       3 limit      most records
---       4 id  5 key  6 summary  7, ... targets
+--       4 id  5 key  6 summary  7 was, or ""  8, ... targets
 --
--- Returns {} when it is stored; else {id, summary} of the record that has the key.
+-- Returns {} when it is stored; else {id, summary} of the record that stands in the way, "" for the summary of one that is missing.
 
 local records, settlements, keys, ids = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local id, key = ARGV[4], ARGV[5]
+local how, id, key = ARGV[1], ARGV[4], ARGV[5]
 
 for _, command in ipairs({
 	{'GET', keys}, {'HGET', records, 's'}, {'HSET', records, 's', ''}, {'DEL', records, settlements, keys}, {'PEXPIRE', records, '1'},
@@ -33,13 +34,19 @@ local function owner()
 end
 
 local record = records .. id
+if how == 'replace' then
+	local is = redis.call('HGET', record, 's')
+	if is ~= ARGV[7] then
+		return {id, is or ''}
+	end
+end
 local retention = redis.call('PTTL', record)
 if retention <= 0 then
 	retention = ARGV[2]
 end
 if key ~= '' then
 	local other, summary = owner()
-	if other and ARGV[1] == '1' then
+	if other and how == 'begin' then
 		return {other, summary}
 	end
 	if not other or other == id then
@@ -48,8 +55,8 @@ if key ~= '' then
 end
 redis.call('DEL', record)
 redis.call('HSET', record, 's', ARGV[6], 'k', key)
-for i = 7, #ARGV do
-	redis.call('HSET', record, 't' .. (i - 6), ARGV[i])
+for i = 8, #ARGV do
+	redis.call('HSET', record, 't' .. (i - 7), ARGV[i])
 end
 redis.call('PEXPIRE', record, retention)
 redis.call('PEXPIRE', settlements .. id, ARGV[2])
