@@ -59,8 +59,10 @@ func TestWindow(t *testing.T) {
 		{"one after the other", "a?,a!,30m,b?,b!,30m,a?,b?", "fresh,fresh,fresh,handled"},
 		{"a long handler", "a?,2h,a?,a!,a?", "fresh,dropped,handled"},
 		{"failures are forgotten too", "a?,a-,b?,b!,c?,c!,d?,d!,a?", "fresh,no,fresh,fresh,fresh,fresh"},
-		{"one that fails again and again counts once", "a?,a!" + strings.Repeat(",b?,b-", 6) + ",a?",
-			"fresh,fresh,no" + strings.Repeat(",again,no", 5) + ",handled"},
+		{
+			"one that fails again and again counts once", "a?,a!" + strings.Repeat(",b?,b-", 6) + ",a?",
+			"fresh,fresh,no" + strings.Repeat(",again,no", 5) + ",handled",
+		},
 		{"a failed one that is handled counts once", "a?,a!,b?,b-,b?,b!,c?,c-,c?,c!,a?", "fresh,fresh,no,again,fresh,no,again,handled"},
 		{"a second outcome takes the first one's place", "a?,a-,b?,b!,a?,a!,c?,c!,d?,d!,a?,b?", "fresh,no,fresh,again,fresh,fresh,handled,fresh"},
 	} {

@@ -93,7 +93,8 @@ A field is named as in a filter: "room", or "sensor.temp" for temp within sensor
 	return cmd
 }
 
-func (p *program) enumerate(ctx context.Context, f enumerateFlags) error {
+// query is what the flags ask for.
+func (f *enumerateFlags) query() (client.Query, error) {
 	q := client.Query{
 		OmitMetadata: f.noMetadata || f.idsOnly, SortBy: f.sortBy, Fields: f.fields, CountBy: f.countBy, MaxGroups: f.groups,
 		MinRevision: client.Revision(f.revision),
@@ -104,8 +105,16 @@ func (p *program) enumerate(ctx context.Context, f enumerateFlags) error {
 	if f.filter != "" {
 		var err error
 		if q.Filter, err = client.ParseFilter(f.filter); err != nil {
-			return err
+			return q, err
 		}
+	}
+	return q, nil
+}
+
+func (p *program) enumerate(ctx context.Context, f enumerateFlags) error {
+	q, err := f.query()
+	if err != nil {
+		return err
 	}
 	// A list of names goes into a pipe; only a table that a person reads is cut short.
 	limit := f.limit

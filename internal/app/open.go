@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 
 	"github.com/prism-data-layer/prism/patterns/memory"
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
@@ -93,7 +94,7 @@ func (r Registry) copied(source replica.Source, namespace string, c *connections
 	if r.Enumerate != "" && r.Enumerate != enumerateReplica {
 		return source, nil
 	}
-	r.Replica.Log = c.logger.With("namespace", namespace)
+	r.Replica.Log = c.logger.With(slog.String("namespace", namespace))
 	registry, err := replica.New(source, r.Replica)
 	if err != nil {
 		return nil, err

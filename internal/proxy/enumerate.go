@@ -68,7 +68,8 @@ func (s *service) EnumerateStream(
 // query reads a request.
 func (s *service) query(req *patternpb.EnumerateRequest) (*multicastregistry.Coordinator, multicastregistry.Query, error) {
 	q := multicastregistry.Query{
-		PageSize: int(req.GetPageSize()), PageToken: req.GetPageToken(), CountOnly: req.GetCountOnly(), MaxGroups: int(req.GetMaxGroups()),
+		PageSize: int(req.GetPageSize()), PageToken: req.GetPageToken(), CountOnly: req.GetCountOnly(),
+		MaxGroups: int(req.GetMaxGroups()),
 	}
 	n, err := s.namespace(req.GetNamespace())
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -147,7 +148,7 @@ func TestEnumerateStream(t *testing.T) {
 		}
 	}
 	got, body := b.do("POST", "/v1/namespaces/default/identities:enumerateStream", `{"filter":{"n":{"$gte":18}},"page_size":1}`)
-	if got.StatusCode != 200 || strings.Count(body, "\n") != 2 || !strings.Contains(body, `"id-19"`) {
+	if got.StatusCode != http.StatusOK || strings.Count(body, "\n") != 2 || !strings.Contains(body, `"id-19"`) {
 		t.Errorf("%+v %s", got, body)
 	}
 }

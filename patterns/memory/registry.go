@@ -88,10 +88,11 @@ func (r *Registry) put(
 	now := r.now()
 	r.sweep(now)
 	current, there := r.index.Get(next.ID)
-	if mode == multicastregistry.Create && there && live(&current, now) {
+	there = there && live(&current, now)
+	switch {
+	case there && mode == multicastregistry.Create:
 		return next, multicastregistry.ErrAlreadyExists
-	}
-	if r.limit > 0 && !(there && live(&current, now)) && r.index.Len(now) >= r.limit {
+	case !there && r.limit > 0 && r.index.Len(now) >= r.limit:
 		return next, multicastregistry.ErrQuota
 	}
 	r.revision++

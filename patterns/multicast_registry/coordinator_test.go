@@ -275,6 +275,13 @@ func (r brokenRegistry) Find(ctx context.Context, f *filter.Expr) iter.Seq2[stri
 	}
 }
 
+func (r brokenRegistry) Query(ctx context.Context, q mr.Selection) (mr.Selected, error) {
+	if r.scan != nil {
+		return mr.Selected{}, r.scan
+	}
+	return r.Registry.Query(ctx, q)
+}
+
 func (r brokenRegistry) Head(ctx context.Context) (mr.Revision, error) {
 	head, err := r.Registry.Head(ctx)
 	return head, errors.Join(err, r.head)

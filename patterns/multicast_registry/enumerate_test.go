@@ -42,10 +42,28 @@ func walk(t *testing.T, c *mr.Coordinator, q mr.Query) (names []string) {
 	}
 }
 
-func TestEnumerateSorted(t *testing.T) {
+// onBoth runs a test on a registry with an index and on one that can only be scanned.
+func onBoth(t *testing.T, test func(t *testing.T, c *mr.Coordinator)) {
+	t.Helper()
 	t.Parallel()
-	c := open(t, mr.Config{}, memorySlots())
-	mixed(t, c)
+	for name, plain := range map[string]bool{"index": false, "scan": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			slots := memorySlots()
+			if plain {
+				slots.Registry = struct{ mr.Registry }{slots.Registry}
+			}
+			c := open(t, mr.Config{}, slots)
+			mixed(t, c)
+			test(t, c)
+		})
+	}
+}
+
+func TestEnumerateSorted(t *testing.T) { onBoth(t, enumerateSorted) }
+
+func enumerateSorted(t *testing.T, c *mr.Coordinator) {
+	t.Helper()
 	up := strings.Fields("null false true minus half two two-too upper text empty list none object")
 	down := strings.Fields("empty list none object text upper two two-too half minus true false null")
 	for size := 1; size < 15; size++ {
@@ -66,7 +84,8 @@ func TestEnumerateSorted(t *testing.T) {
 	for _, q := range []mr.Query{
 		{PageToken: first.NextPageToken},
 		{PageToken: first.NextPageToken, SortBy: []mr.Order{{Path: []string{"v"}, Descending: true}}},
-		{PageToken: "AAAA"}, {PageToken: "CgA"},
+		{PageToken: "AAAA"},
+		{PageToken: "CgA"},
 	} {
 		if _, err := c.Enumerate(t.Context(), q); !errors.Is(err, mr.ErrInvalid) {
 			t.Errorf("a token of another query: %v", err)
@@ -74,10 +93,10 @@ func TestEnumerateSorted(t *testing.T) {
 	}
 }
 
-func TestEnumerateCounted(t *testing.T) {
-	t.Parallel()
-	c := open(t, mr.Config{}, memorySlots())
-	mixed(t, c)
+func TestEnumerateCounted(t *testing.T) { onBoth(t, enumerateCounted) }
+
+func enumerateCounted(t *testing.T, c *mr.Coordinator) {
+	t.Helper()
 	page, err := c.Enumerate(t.Context(), mr.Query{CountOnly: true, CountBy: [][]string{{"v"}, {"none"}}})
 	noError(t, err)
 	const want = "{[v] [{2 3} {x 2} {<nil> 1} {false 1} {true 1} {-1 1} {0.5 1} {X 1}] 0 3}"

@@ -90,6 +90,31 @@ func TestLedgerBegins(t *testing.T) {
 	}
 }
 
+// TestLedgerReplaceConflict replaces a record that another process has just replaced: nothing is left of its targets.
+func TestLedgerReplaceConflict(t *testing.T) {
+	t.Parallel()
+	d := durability(t, opening(t, testenv.NATS(t).URL), DurabilityConfig{Namespace: testenv.Prefix(t)})
+	record := mr.Record{ID: "1", Summary: []byte("first")}
+	if err := d.Finish(within(t), record); err != nil {
+		t.Fatal(err)
+	}
+	m, _, err := d.ledger.stream.last(within(t), d.ledger.record(record.ID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	record.Targets = [][]byte{[]byte("one"), []byte("two")}
+	if replaced, err := d.Replace(within(t), record, []byte("first")); !replaced || err != nil {
+		t.Errorf("%v, %v", replaced, err)
+	}
+	if err := d.ledger.finish(within(t), record, m.seq); !isConflict(err) {
+		t.Errorf("in the place of one that is not there any more: %v", err)
+	}
+	subjects, _, err := d.ledger.stream.subjects(within(t), d.ledger.parts(record.ID)+">")
+	if err != nil || len(subjects) != len(record.Targets) {
+		t.Errorf("kept are %v, %v", subjects, err)
+	}
+}
+
 // TestLedgerSettle settles many targets, in both orders of a final and another settlement.
 func TestLedgerSettle(t *testing.T) {
 	t.Parallel()

@@ -143,8 +143,9 @@ func (b *byName) emit(ctx context.Context, yield func(f *found) bool) {
 func (b *byName) emitWalking(ctx context.Context, yield func(f *found) bool) {
 	var refs []ref
 	var batch []found
-	from, next, more := b.after, "", true
+	from, more := b.after, true
 	for more && ctx.Err() == nil {
+		var next string
 		refs, next, more = b.content.order.read(from, refs)
 		batch = batch[:0]
 		for _, r := range refs {

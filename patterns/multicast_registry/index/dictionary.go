@@ -147,7 +147,8 @@ func (d *dictionary[K]) insert(k K, own func(K) K) (p *posting, added bool) {
 			half = blockTerms
 		}
 		d.blocks = slices.Insert(d.blocks, at.block+1, &block[K]{
-			keys: append(make([]K, 0, blockTerms*3/4), b.keys[half:]...), postings: append(make([]posting, 0, blockTerms*3/4), b.postings[half:]...),
+			keys:     append(make([]K, 0, blockTerms*3/4), b.keys[half:]...),
+			postings: append(make([]posting, 0, blockTerms*3/4), b.postings[half:]...),
 		})
 		clear(b.keys[half:])
 		clear(b.postings[half:])

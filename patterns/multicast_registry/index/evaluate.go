@@ -1,6 +1,7 @@
 package index
 
 import (
+	"context"
 	"slices"
 	"strings"
 
@@ -355,15 +356,19 @@ func (n *node) verdict(t text) bool {
 }
 
 // learn judges the strings of a segment, which is locked only while they are copied.
-func (n *node) learn(s *segment) {
+func (n *node) learn(ctx context.Context, s *segment) error {
 	n.memo = &memo{segment: s}
 	for more := true; more; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		start := len(n.memo.terms)
 		more = n.copyTerms(s)
 		for _, t := range n.memo.terms[start:] {
 			n.memo.holds = append(n.memo.holds, filter.MatchValue(n.expr, string(t)))
 		}
 	}
+	return nil
 }
 
 // copyTerms copies some more strings, and tells whether there may be others.

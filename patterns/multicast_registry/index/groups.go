@@ -8,7 +8,7 @@ import (
 	"github.com/prism-data-layer/prism/patterns/multicast_registry/filter"
 )
 
-// counts counts what is selected, and groups it by fields.
+// counts is how much is selected, in all and by the values of fields.
 type counts struct {
 	total int
 	by    []*grouping

@@ -1,6 +1,7 @@
 package index
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,10 +13,12 @@ import (
 type Index struct {
 	write   sync.Mutex // held by whoever changes more than a lease
 	content atomic.Pointer[content]
+	most    int // documents in a segment
 }
 
 // content is all that an index holds, so that Reset is one step.
 type content struct {
+	most     int // documents in a segment
 	names    *names
 	order    *ordering
 	segments atomic.Pointer[[]*segment] // only ever grows
@@ -26,14 +29,16 @@ type content struct {
 }
 
 // New returns an empty index.
-func New() *Index {
-	ix := new(Index)
-	ix.content.Store(newContent())
+func New() *Index { return newIndex(slots) }
+
+func newIndex(most int) *Index {
+	ix := &Index{most: most}
+	ix.content.Store(newContent(most))
 	return ix
 }
 
-func newContent() *content {
-	c := &content{names: newNames(), order: newOrdering()}
+func newContent(most int) *content {
+	c := &content{most: most, names: newNames(), order: newOrdering()}
 	c.segments.Store(new([]*segment))
 	return c
 }
@@ -42,7 +47,7 @@ func newContent() *content {
 func (ix *Index) Reset() {
 	ix.write.Lock()
 	defer ix.write.Unlock()
-	ix.content.Store(newContent())
+	ix.content.Store(newContent(ix.most))
 }
 
 // Put stores an identity and returns the one whose place it has taken, with Encoded only, whether its lease had ended or not.
@@ -163,7 +168,7 @@ func (c *content) free() ref {
 			return refOf(c.lowest, slot)
 		}
 	}
-	grown := append(segments[:len(segments):len(segments)], newSegment(len(segments)))
+	grown := append(slices.Clone(segments), newSegment(len(segments), c.most)) // readers have the others
 	c.segments.Store(&grown)
 	return refOf(c.lowest, 0)
 }

@@ -2,6 +2,7 @@ package index
 
 import (
 	"hash/maphash"
+	"maps"
 	"sync"
 )
 
@@ -54,9 +55,7 @@ func (n *names) remove(id string) {
 	delete(p.refs, id)
 	if p.peak >= 64 && len(p.refs) < p.peak/4 {
 		smaller := make(map[string]ref, len(p.refs))
-		for id, r := range p.refs {
-			smaller[id] = r
-		}
+		maps.Copy(smaller, p.refs)
 		p.refs, p.peak = smaller, len(p.refs)
 	}
 }

@@ -82,9 +82,9 @@ func (o *ordering) read(from string, buffer []ref) (refs []ref, next string, mor
 	o.mu.RLock()
 	defer o.mu.RUnlock()
 	b := o.block(from)
-	refs = append(buffer[:0], o.blocks[b].refs...)
+	buffer = append(buffer[:0], o.blocks[b].refs...)
 	if b+1 < len(o.blocks) {
-		return refs, o.blocks[b+1].first, true
+		return buffer, o.blocks[b+1].first, true
 	}
-	return refs, "", false
+	return buffer, "", false
 }

@@ -88,7 +88,7 @@ func (r random) set(s *scratch) (set, map[uint16]bool) {
 func TestSets(t *testing.T) {
 	t.Parallel()
 	r := newRandom(2)
-	for range 80 {
+	for range 30 {
 		s := new(scratch)
 		a, inA := r.set(s)
 		b, inB := r.set(s)

@@ -36,14 +36,13 @@ func (q *search) close() {
 // do returns.
 func (q *search) each(ctx context.Context, do func(s *segment, selected set)) error {
 	for _, s := range q.segments {
-		for pending := (*node)(nil); ; {
-			if err := ctx.Err(); err != nil {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("index: %w", err)
+		}
+		for pending := q.one(s, do); pending != nil; pending = q.one(s, do) {
+			if err := pending.learn(ctx, s); err != nil {
 				return fmt.Errorf("index: %w", err)
 			}
-			if pending = q.one(s, do); pending == nil {
-				break
-			}
-			pending.learn(s)
 		}
 		if q.unlocked != nil {
 			q.unlocked()

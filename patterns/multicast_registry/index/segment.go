@@ -12,6 +12,7 @@ import (
 // A segment is up to 65,536 documents with an inverted index of their own.
 type segment struct {
 	number int
+	most   int // documents
 
 	// mu is held shared by queries and renewals, and for the few microseconds of one change by the writer.
 	mu      sync.RWMutex
@@ -28,15 +29,15 @@ type segment struct {
 	earliest atomic.Int64
 }
 
-func newSegment(number int) *segment {
-	s := &segment{number: number, fields: make(map[string]*field)}
+func newSegment(number, most int) *segment {
+	s := &segment{number: number, most: most, fields: make(map[string]*field)}
 	s.earliest.Store(never)
 	return s
 }
 
 // free finds a free slot. The writer calls it.
 func (s *segment) free() (slot uint16, ok bool) {
-	if s.n == slots {
+	if s.n == s.most {
 		return 0, false
 	}
 	for s.live[s.lowest] == ^uint64(0) {

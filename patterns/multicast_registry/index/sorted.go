@@ -111,13 +111,19 @@ func newSorted(q multicastregistry.Selection, began uint64) *sorted {
 	return s
 }
 
-// Len, Less, Swap, Push and Pop are for package heap.
-func (s *sorted) Len() int           { return len(s.items) }
-func (s *sorted) Less(i, j int) bool { return s.compare(&s.items[i], &s.items[j]) > 0 }
-func (s *sorted) Swap(i, j int)      { s.items[i], s.items[j] = s.items[j], s.items[i] }
-func (s *sorted) Push(x any)         { s.items = append(s.items, x.(item)) }
+// Len is for package heap.
+func (s *sorted) Len() int { return len(s.items) }
 
-// Pop is not needed.
+// Less is for package heap, whose first is our last.
+func (s *sorted) Less(i, j int) bool { return s.compare(&s.items[i], &s.items[j]) > 0 }
+
+// Swap is for package heap.
+func (s *sorted) Swap(i, j int) { s.items[i], s.items[j] = s.items[j], s.items[i] }
+
+// Push is for package heap.
+func (s *sorted) Push(x any) { s.items = append(s.items, x.(item)) }
+
+// Pop is for package heap, and not needed.
 func (s *sorted) Pop() any { return nil }
 
 func (s *sorted) compare(a, b *item) int {

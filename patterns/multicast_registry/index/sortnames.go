@@ -110,7 +110,7 @@ func sortHeads(entries, spare []named, high, low uint64) {
 			starts[from[i].byte(shift)]++
 		}
 		sum := 0
-		for i, n := range starts {
+		for i, n := range &starts {
 			starts[i] = sum
 			sum += n
 		}

@@ -202,33 +202,27 @@ func (r *Registry) update(change func()) {
 
 // Reach implements multicastregistry.Copy. It waits for as long as the copy may be stale at the most.
 func (r *Registry) Reach(ctx context.Context, revision multicastregistry.Revision) (multicastregistry.Revision, error) {
-	var timer *time.Timer
-	var want multicastregistry.Revision
+	r.mu.Lock()
+	want := max(revision, r.floor) // what is written from now on need not be in it
+	r.mu.Unlock()
+	patience, cancel := context.WithTimeout(ctx, r.cfg.MaxStaleness)
+	defer cancel()
 	for {
 		if r.native.Load() {
 			return r.reachNative(ctx, revision)
 		}
 		r.mu.Lock()
-		reached, heard, failure, moved := r.reached, r.heard, r.failure, r.moved
-		if timer == nil { // what is written from now on need not be in it
-			want = max(revision, r.floor)
-		}
+		reached, heard, moved := r.reached, r.heard, r.moved
 		if !heard.IsZero() && reached >= want && time.Since(heard) <= r.cfg.MaxStaleness {
 			r.mu.Unlock()
 			return reached, nil
 		}
 		r.waiting++
 		r.mu.Unlock()
-		if timer == nil {
-			timer = time.NewTimer(r.cfg.MaxStaleness)
-			defer timer.Stop()
-		}
 		select {
 		case <-moved:
-		case <-timer.C:
-			return 0, r.behind(want)
-		case <-ctx.Done():
-			return 0, errors.Join(r.behind(want), failure, ctx.Err())
+		case <-patience.Done():
+			return 0, errors.Join(r.behind(want), ctx.Err())
 		}
 	}
 }
@@ -257,7 +251,8 @@ func (r *Registry) behind(want multicastregistry.Revision) error {
 		return fmt.Errorf("%w: no news of the registry for %s, max_staleness is %s", multicastregistry.ErrUnavailable,
 			silent.Round(time.Millisecond), r.cfg.MaxStaleness)
 	}
-	return fmt.Errorf("%w: the copy of the registry is at revision %d, not yet at %d", multicastregistry.ErrUnavailable, r.reached, want)
+	return fmt.Errorf("%w: the copy of the registry is at revision %d, not yet at %d", multicastregistry.ErrUnavailable,
+		r.reached, want)
 }
 
 // now is the backend's clock, as well as it is known.
