@@ -53,7 +53,7 @@ func (p *program) enumerateCounts(ctx context.Context, c *client.Client, q clien
 	for _, counted := range out.Counts {
 		var rows [][]string
 		for _, group := range counted.Groups {
-			rows = append(rows, []string{compact(group.Value), strconv.Itoa(group.Count)})
+			rows = append(rows, []string{groupName(group.Value), strconv.Itoa(group.Count)})
 		}
 		if counted.Missing > 0 {
 			rows = append(rows, []string{"(none)", strconv.Itoa(counted.Missing)})
@@ -67,4 +67,12 @@ func (p *program) enumerateCounts(ctx context.Context, c *client.Client, q clien
 	}
 	fmt.Fprintf(p.err, "%d identities match.\n", out.Total)
 	return nil
+}
+
+// groupName shows a string as it is and any other value as JSON.
+func groupName(value any) string {
+	if text, ok := value.(string); ok {
+		return cell(text)
+	}
+	return compact(value)
 }
