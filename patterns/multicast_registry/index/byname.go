@@ -142,7 +142,7 @@ func (b *byName) emit(ctx context.Context, yield func(f *found) bool) {
 
 func (b *byName) emitWalking(ctx context.Context, yield func(f *found) bool) {
 	var refs []ref
-	var batch []found
+	batch := b.found[:0]
 	from, more := b.after, true
 	for more && ctx.Err() == nil {
 		var next string
@@ -168,6 +168,7 @@ func (b *byName) emitWalking(ctx context.Context, yield func(f *found) bool) {
 			}
 		}
 		from = next
+		b.found = batch[:0]
 	}
 }
 

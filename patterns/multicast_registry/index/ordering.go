@@ -8,7 +8,7 @@ import (
 )
 
 // orderBlock is the most documents of a block.
-const orderBlock = 512
+const orderBlock = 128
 
 // An ordering is all documents in order of their names: blocks of refs, each of which holds what is not below its first and
 // below the first of the next one. Only the writer changes it; it may read without the lock.
