@@ -16,6 +16,7 @@ import (
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
 	"github.com/prism-data-layer/prism/patterns/multicast_registry/mailbox"
 	"github.com/prism-data-layer/prism/patterns/nats"
+	"github.com/prism-data-layer/prism/patterns/multicast_registry/replica"
 	"github.com/prism-data-layer/prism/patterns/redis"
 )
 
@@ -113,7 +114,7 @@ func slots(registry, messaging string) string {
 func TestRedisAndNATSOptions(t *testing.T) {
 	got, err := app.Parse("f", []byte(slots(
 		`{type: redis, addresses: ["a:1", b], cluster: true, username: u, password: p, tls: {ca: ca.pem, cert: c.pem, key: k.pem, server_name: s, insecure: true}, `+
-			`timeout: 3s, max_identities: 7, shards: 4, change_log: 100, enumerate: scan, ttl_default: 1m}`,
+			`timeout: 3s, max_identities: 7, shards: 4, change_log: 100, enumerate: scan, max_staleness: 9s, replica_max_bytes: 3GiB, ttl_default: 1m}`,
 		`{type: nats, servers: ["nats://a:1", "nats://b:2"], user: u, password_file: f, tls: true, inbox_prefix: _IN, timeout: 2s, buffer: 9}`)))
 	if err != nil {
 		t.Fatal(err)
@@ -121,7 +122,8 @@ func TestRedisAndNATSOptions(t *testing.T) {
 	r, m := got.Namespaces[0].Registry.Redis, got.Namespaces[0].Messaging.NATS
 	if c := r.Conn; !slices.Equal(c.Addresses, []string{"a:1", "b"}) || !c.Cluster || c.Username != "u" || c.Password != "p" || c.Timeout != 3*time.Second ||
 		*c.TLS != (redis.TLS{CA: "ca.pem", Cert: "c.pem", Key: "k.pem", ServerName: "s", Insecure: true}) ||
-		r.MaxIdentities != 7 || r.Shards != 4 || r.ChangeLog != 100 || got.Namespaces[0].Registry.Enumerate != "scan" {
+		r.MaxIdentities != 7 || r.Shards != 4 || r.ChangeLog != 100 || got.Namespaces[0].Registry.Enumerate != "scan" ||
+		got.Namespaces[0].Registry.Replica != (replica.Config{MaxStaleness: 9 * time.Second, MaxBytes: 3 << 30}) {
 		t.Errorf("got %+v", r)
 	}
 	if c := m.Conn; len(c.Servers) != 2 || c.User != "u" || c.PasswordFile != "f" || *c.TLS != (nats.TLS{}) || c.InboxPrefix != "_IN" ||
@@ -309,7 +311,7 @@ func TestProblems(t *testing.T) {
 		"numbers in disguise":   {namespace("    filter: {max_depth: 0x5, max_clauses: 010, max_in_values: 1.5}\n"), "4:25: filter.max_depth: expected a whole number, got the number 0x5\n4:43: filter.max_clauses: expected a whole number, got the number 010\n4:63: filter.max_in_values: expected a whole number, got the number 1.5"},
 		"retries":               {namespace("    retry_attempts: 21\n    retry_delay: 0\n    attempt_timeout: x\n"), "4:21: retry_attempts: 21 is out of range; legal values: 1 to 20\n5:18: retry_delay: 0 is out of range; legal values: 1ms to 876000h (100 years)\n6:22: attempt_timeout: expected seconds as a number, or a duration such as \"5s\", got \"x\""},
 		"max_payload":           {namespace("    max_payload: 65MiB\n"), "4:18: max_payload: 65MiB is out of range; legal values: 1 to 67108864"},
-		"max_payload in text":   {namespace("    max_payload: much\n"), `4:18: max_payload: expected bytes as a number, or with a unit such as "512KiB" (B, KB, KiB, MB, MiB), got "much"`},
+		"max_payload in text":   {namespace("    max_payload: much\n"), `4:18: max_payload: expected bytes as a number, or with a unit such as "512KiB" (B, KB, KiB, MB, MiB, GB, GiB), got "much"`},
 		"a very long value":     {"drain_timeout: " + strings.Repeat("x", 100) + "\n" + namespace(""), `1:16: drain_timeout: expected seconds as a number, or a duration such as "5s", got "` + strings.Repeat("x", 60) + `…"`},
 		"a block of text":       {"listen: |\n  text\n" + namespace(""), "1:9: listen: expected a mapping, got a block of text"},
 		"problems in order":     {"x: 1\n" + namespace("    timeout: x\n") + "y: 2\n", "1:1: unknown key x; legal keys: listen, drain_timeout, namespaces\n5:14: timeout: expected seconds as a number, or a duration such as \"5s\", got \"x\"\n9:1: unknown key y; legal keys: listen, drain_timeout, namespaces"},

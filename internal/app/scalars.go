@@ -149,7 +149,7 @@ func number(n ast.Node) (uint64, bool) {
 var sizeUnits = []struct {
 	suffix string
 	bytes  uint64
-}{{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"KB", 1e3}, {"MB", 1e6}, {"B", 1}}
+}{{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"B", 1}}
 
 // maxPayload is the largest max_payload: a message has to fit into memory several times over.
 const maxPayload = 64 << 20
@@ -173,7 +173,7 @@ func (d *decoder) size(n ast.Node, what string, out *int, most uint64) {
 		}
 	}
 	if !ok {
-		d.expected(n, what, `bytes as a number, or with a unit such as "512KiB" (B, KB, KiB, MB, MiB)`)
+		d.expected(n, what, `bytes as a number, or with a unit such as "512KiB" (B, KB, KiB, MB, MiB, GB, GiB)`)
 		return
 	}
 	if v < 1 || v > most {

@@ -23,6 +23,7 @@ type byName struct {
 	walking  bool
 	bitmaps  []*bitmap
 	selected int
+	used     int // of found, at least
 }
 
 // kept is what was selected from a segment, with the segment's version at that time.
@@ -116,7 +117,7 @@ func (b *byName) close() {
 	}
 	b.bitmaps, b.kept = nil, nil
 	if cap(b.found) <= 4*mostCandidates {
-		clear(b.found) // which holds on to documents
+		clear(b.found[:max(b.used, len(b.found))]) // which holds on to documents
 		b.eval.found = b.found[:0]
 	}
 	b.search.close()
@@ -155,6 +156,7 @@ func (b *byName) emitWalking(ctx context.Context, yield func(f *found) bool) {
 				batch = append(batch, f)
 			}
 		}
+		b.found, b.used = batch, max(b.used, len(batch))
 		inOrder := func(f, g found) int { return strings.Compare(f.id(), g.id()) }
 		if !slices.IsSortedFunc(batch, inOrder) { // slots were used again since refs were read
 			slices.SortFunc(batch, inOrder)
@@ -168,7 +170,6 @@ func (b *byName) emitWalking(ctx context.Context, yield func(f *found) bool) {
 			}
 		}
 		from = next
-		b.found = batch[:0]
 	}
 }
 
