@@ -15,8 +15,8 @@ import (
 	"github.com/prism-data-layer/prism/patterns/memory"
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
 	"github.com/prism-data-layer/prism/patterns/multicast_registry/mailbox"
-	"github.com/prism-data-layer/prism/patterns/nats"
 	"github.com/prism-data-layer/prism/patterns/multicast_registry/replica"
+	"github.com/prism-data-layer/prism/patterns/nats"
 	"github.com/prism-data-layer/prism/patterns/redis"
 )
 
