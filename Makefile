@@ -60,8 +60,8 @@ test: race-or-say-so ## every test once, with the race detector; leaves coverage
 	@mkdir -p coverage && rm -f coverage/own.out coverage/rest.out
 	@echo 'go test $(RACE) ./...   in two parts: the slots by themselves, then all that stands on them'
 	@status=0; \
-	go test $(RACE) -timeout 10m -coverprofile=coverage/own.out ./patterns/... || status=1; \
-	go test $(RACE) -timeout 10m -coverprofile=coverage/rest.out -coverpkg=$(REACHED) $(OTHERS) || status=1; \
+	go test $(RACE) -timeout 15m -coverprofile=coverage/own.out ./patterns/... || status=1; \
+	go test $(RACE) -timeout 15m -coverprofile=coverage/rest.out -coverpkg=$(REACHED) $(OTHERS) || status=1; \
 	exit $$status
 
 .PHONY: race

@@ -8,8 +8,12 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -17,7 +21,7 @@ import (
 )
 
 // natsRemedy is what to do about a NATS that does not serve.
-const natsRemedy = "set PRISM_TEST_NATS to the URL of a nats-server with JetStream, or unset it to use one inside the test binary"
+const natsRemedy = "set PRISM_TEST_NATS to the URL of a nats-server with JetStream, or unset it to use one that is built"
 
 // NATSServer is a NATS with JetStream that the tests of a binary share: a test keeps to subjects, streams and buckets that
 // carry its Prefix.
@@ -26,8 +30,8 @@ type NATSServer struct {
 	URL string
 }
 
-// NATS returns the shared NATS: the server that PRISM_TEST_NATS names, else one inside the test binary that is started for the
-// first test which asks and ends with Main.
+// NATS returns the shared NATS: the server that PRISM_TEST_NATS names, else one that is built and started for the first test
+// which asks and ends with Main.
 func NATS(t testing.TB) NATSServer {
 	t.Helper()
 	addr, err := sharedNATS()
@@ -48,17 +52,38 @@ var sharedNATS = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	n, err := launchNATS(dir, nil)
+	shared.add(func() { _ = os.RemoveAll(dir) })
+	program, err := buildNATS(dir)
 	if err != nil {
-		_ = os.RemoveAll(dir)
 		return "", err
 	}
-	shared.add(func() {
-		n.end()
-		_ = os.RemoveAll(dir)
-	})
-	return n.url(), nil
+	port, err := freePort()
+	if err != nil {
+		return "", err
+	}
+	p := &process{
+		addr: loopback(port), dir: dir, program: program,
+		args:    []string{"-a", "127.0.0.1", "-p", strconv.Itoa(port), "-js", "-sd", dir},
+		answers: func(addr string) error { return checkNATS("nats://" + addr) },
+	}
+	if err := p.start(); err != nil {
+		return "", err
+	}
+	shared.add(func() { p.end(syscall.SIGTERM) })
+	return "nats://" + p.addr, nil
 })
+
+// buildNATS builds the nats-server of go.mod, without the race detector: it is not what is tested, and several times as slow
+// with it.
+func buildNATS(dir string) (program string, err error) {
+	program = filepath.Join(dir, "nats-server")
+	//nolint:gosec,noctx // the go that runs the tests
+	out, err := exec.Command("go", "build", "-o", program, "github.com/nats-io/nats-server/v2").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("build nats-server: %w: %s", err, tail(out))
+	}
+	return program, nil
+}
 
 // checkNATS checks that the first server of a list which the environment names is there and has JetStream: both are in the
 // line with which a server greets.

@@ -120,6 +120,7 @@ func (r *RedisProcess) Start() {
 type process struct {
 	addr, dir, program string
 	args               []string
+	answers            func(addr string) error // nil if a server of that kind answers there
 
 	mu      sync.Mutex
 	running *exec.Cmd
@@ -140,7 +141,7 @@ func launchRedis(dir string, args []string) (*process, error) {
 		if err != nil {
 			return nil, err
 		}
-		p := &process{addr: loopback(port), dir: dir, program: program, args: redisArgs(port, dir, args)}
+		p := &process{addr: loopback(port), dir: dir, program: program, args: redisArgs(port, dir, args), answers: answers}
 		if err = p.start(); err == nil {
 			return p, nil
 		}
@@ -218,12 +219,12 @@ func (p *process) start() error {
 	if !vacant(p.addr) { // otherwise whoever is there would answer in place of the process
 		return fmt.Errorf("%s: %w", p.addr, errTaken)
 	}
-	log, err := os.Create(filepath.Join(p.dir, "redis-server.log"))
+	log, err := os.Create(filepath.Join(p.dir, "server.log"))
 	if err != nil {
 		return err
 	}
 	defer func() { _ = log.Close() }()        // the process has its own handle
-	cmd := exec.Command(p.program, p.args...) //nolint:gosec,noctx // redis-server of $PATH; ended by signals
+	cmd := exec.Command(p.program, p.args...) //nolint:gosec,noctx // a server of $PATH, or that was built here; ended by signals
 	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = log, log, childAttributes()
 	started, exited := make(chan error, 1), make(chan struct{})
 	go func() {
@@ -246,7 +247,7 @@ func (p *process) start() error {
 		case <-exited:
 			return nil
 		default:
-			return answers(p.addr)
+			return p.answers(p.addr)
 		}
 	})
 	select {

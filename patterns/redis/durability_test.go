@@ -47,7 +47,7 @@ func durabilityOn(t *testing.T, where Config) {
 	open := func(t *testing.T, cfg DurabilityConfig) mr.Durability { return durability(t, connect(t, where), cfg) }
 	slottest.Durability(t, func(t *testing.T) mr.Durability { return open(t, DurabilityConfig{MaxMessages: 100}) },
 		slottest.DurabilityOptions{
-			QueueBound: 100, MaxPayload: MaxPayload,
+			Brief: where.Cluster, QueueBound: 100, MaxPayload: MaxPayload,
 			OpenPair: func(t *testing.T) (a, b mr.Durability) {
 				cfg := DurabilityConfig{Namespace: testenv.Prefix(t)}
 				return open(t, cfg), open(t, cfg)

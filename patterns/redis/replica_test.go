@@ -31,6 +31,7 @@ func TestReplica(t *testing.T) {
 		return slottest.Strong(copyOf(t, r.(replica.Source), replica.Config{}))
 	}
 	options := registryOptions()
+	options.Brief = true // the index has tests of its own
 	pair, limited, neighbours := options.OpenPair, options.OpenLimited, options.OpenNeighbours
 	options.OpenPair = func(t *testing.T) (a, b mr.Registry) {
 		a, b = pair(t)

@@ -31,11 +31,12 @@ func sharded(t testing.TB, c *Conn, cfg RegistryConfig) *Sharded {
 
 // shardedSuite runs the registry suite on three shards. OpenLimited is missing, because the limit is divided among them: see
 // TestShardedQuota.
-func shardedSuite(t *testing.T, connect func(t testing.TB) *Conn) {
+func shardedSuite(t *testing.T, brief bool, connect func(t testing.TB) *Conn) {
 	t.Helper()
 	slottest.Registry(t, func(t *testing.T) mr.Registry {
 		return sharded(t, connect(t), RegistryConfig{})
 	}, slottest.RegistryOptions{
+		Brief:       brief,
 		SweptWithin: 2 * sweepEvery,
 		Partitioned: true,
 		OpenPair: func(t *testing.T) (a, b mr.Registry) {
@@ -55,14 +56,14 @@ func shardedSuite(t *testing.T, connect func(t testing.TB) *Conn) {
 
 func TestSharded(t *testing.T) {
 	t.Parallel()
-	shardedSuite(t, shared)
+	shardedSuite(t, false, shared)
 }
 
 // TestShardedOnCluster also proves that no script touches keys of two slots.
 func TestShardedOnCluster(t *testing.T) {
 	t.Parallel()
 	cluster := clusterOf(t)
-	shardedSuite(t, func(t testing.TB) *Conn {
+	shardedSuite(t, true, func(t testing.TB) *Conn {
 		t.Helper()
 		c := connect(t, Config{Addresses: cluster.Addrs, Cluster: true})
 		// A node is dialled with the first call's deadline, and whoever waits for the same dialling gets its error.
