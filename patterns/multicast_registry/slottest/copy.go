@@ -50,6 +50,14 @@ func (s strong) Live(ctx context.Context, ids []string) ([]bool, error) {
 	return s.Copied.Live(ctx, ids)
 }
 
+// Ping implements mr.Pinger, once the copy is there.
+func (s strong) Ping(ctx context.Context) error {
+	if err := s.reach(ctx); err != nil {
+		return err
+	}
+	return s.Copied.Ping(ctx)
+}
+
 func after[T any](reach func(context.Context) error, ctx context.Context, all iter.Seq2[T, error]) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		if err := reach(ctx); err != nil {

@@ -20,7 +20,7 @@ func Durability(t *testing.T, open func(t *testing.T) mr.Durability, options Dur
 	t.Helper()
 	s := &durabilitySuite{DurabilityOptions: options.withDefaults(), open: open}
 	long := []string{
-		"HostileIdentities", "ManyTopics", "WithdrawMany", "WithdrawRace", "CaughtUpWithBacklog", "NextCancelled",
+		"HostileIdentities", "ManyTopics", "WithdrawMany", "WithdrawRace", "CaughtUpWithBacklog", "NextCancelled", "AgeMakesRoom",
 	}
 	run(t, options.Brief, long, []subtest{
 		{"StoredThenConsumed", s.storedThenConsumed},
@@ -50,7 +50,7 @@ func Durability(t *testing.T, open func(t *testing.T) mr.Durability, options Dur
 		{"ForgedAcks", s.forgedAcks},
 
 		{"AddRemove", s.addRemove},
-		{"NextCancelled", s.nextCancelled},
+		{"NextCancelled", "AgeMakesRoom", s.nextCancelled},
 		{"ContextCoversCall", s.contextCoversCall},
 		{"Cancelled", s.cancelled},
 		{"Close", s.close},
