@@ -50,7 +50,7 @@ func Durability(t *testing.T, open func(t *testing.T) mr.Durability, options Dur
 		{"ForgedAcks", s.forgedAcks},
 
 		{"AddRemove", s.addRemove},
-		{"NextCancelled", "AgeMakesRoom", s.nextCancelled},
+		{"NextCancelled", s.nextCancelled},
 		{"ContextCoversCall", s.contextCoversCall},
 		{"Cancelled", s.cancelled},
 		{"Close", s.close},
