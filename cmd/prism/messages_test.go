@@ -108,18 +108,24 @@ func TestSubscribe(t *testing.T) {
 	}
 }
 
+// untilEnded repeats something until a command has ended.
+func untilEnded(ended <-chan result, again func()) result {
+	for {
+		select {
+		case r := <-ended:
+			return r
+		default:
+			again()
+		}
+	}
+}
+
 func TestSubscribeCount(t *testing.T) {
 	addr, _ := server(t)
 	for _, format := range []string{"table", "json", "yaml"} {
 		ended := make(chan result, 1)
 		go func() { ended <- prism(t, addr, "", "subscribe", "a", "--register", "--count", "2", "-o", format) }()
-		delivered := 0
-		for delivered < 2 {
-			if prism(t, addr, "", "multicast", "--all", "--payload", "x").code == 0 {
-				delivered++
-			}
-		}
-		r := <-ended
+		r := untilEnded(ended, func() { prism(t, addr, "", "multicast", "--all", "--payload", "x") })
 		if r.code != 0 || strings.Count(r.out, "\n") < 2 || format == "json" && strings.Count(r.out, `"payload":"x"`) != 2 ||
 			format == "yaml" && strings.Count(r.out, "---\nreceived_at: ") != 2 {
 			t.Errorf("in %s: exit %d, printed:\n%s%s", format, r.code, r.out, r.err)
