@@ -50,22 +50,22 @@ func (p *program) enumerateCounts(ctx context.Context, c *client.Client, q clien
 		_, err := fmt.Fprintln(p.out, out.Total)
 		return err
 	}
-	for _, counted := range out.Counts {
+	for _, field := range out.Counts {
 		var rows [][]string
-		for _, group := range counted.Groups {
+		for _, group := range field.Groups {
 			rows = append(rows, []string{groupName(group.Value), strconv.Itoa(group.Count)})
 		}
-		if counted.Missing > 0 {
-			rows = append(rows, []string{"(none)", strconv.Itoa(counted.Missing)})
+		if field.Missing > 0 {
+			rows = append(rows, []string{"(none)", strconv.Itoa(field.Missing)})
 		}
-		if err := p.table([]string{strings.ToUpper(cell(counted.Field)), "COUNT"}, rows); err != nil {
+		if err := p.table([]string{strings.ToUpper(cell(field.Field)), "COUNT"}, rows); err != nil {
 			return err
 		}
-		if counted.Omitted > 0 {
-			fmt.Fprintf(p.err, "%d smaller groups are not shown.\n", counted.Omitted)
+		if field.Omitted > 0 {
+			fmt.Fprintf(p.err, "%d smaller groups are not shown.\n", field.Omitted)
 		}
 	}
-	fmt.Fprintf(p.err, "%d identities match.\n", out.Total)
+	fmt.Fprintf(p.err, "%s.\n", counted(out.Total, "identity matches", "identities match"))
 	return nil
 }
 
