@@ -32,7 +32,8 @@ const (
 // Registry is the slot that keeps identities, metadata and leases. The backend is the truth: the coordinator stores no
 // identities. All methods may be called concurrently.
 //
-// An expired identity behaves as absent everywhere from the instant it expires, swept or not. Times are the backend's
+// An expired identity behaves as absent everywhere from the instant it expires, swept or not. An outage of the backend ends
+// no lease: what was live when it began is live for at least its TTL after it has ended. Times are the backend's
 // own clock; TTLs keep millisecond precision. Metadata that is handed over or out is never shared with the caller: no
 // change that a caller makes to it can be seen by another one.
 //
@@ -213,7 +214,7 @@ type ChangeKind uint8
 const (
 	// Reset means that the reader's copy is void; what it is to know follows.
 	Reset ChangeKind = iota + 1
-	// Put means that an identity was registered or replaced. All of Identity is set.
+	// Put means that an identity was registered or replaced. All of Identity is set, Encoded or Metadata.
 	Put
 	// Renew means that a lease was renewed. ID, TTL and ExpiresAt of Identity are set.
 	Renew
@@ -221,6 +222,9 @@ const (
 	Delete
 	// Expire means that a lease has ended. ID of Identity is set.
 	Expire
+	// Extend means that the backend was away from Since to Until, when nobody could renew a lease: a lease that had not ended
+	// at Since lasts for at least its TTL from Until on. It has no identity, and a Revision as other changes have.
+	Extend
 	// Synced means that the reader has everything up to Revision: no change up to there is to come. The Synced
 	// that reaches a revision which Put or Head has returned is not long in coming. Before it, a change that reaches that
 	// revision says as much, except of a registry in parts.
@@ -233,6 +237,8 @@ type Change struct {
 	Kind ChangeKind
 	// Identity is what it happened to.
 	Identity Identity
+	// Since and Until are set of an Extend.
+	Since, Until time.Time
 	// Revision is the registry's revision of this change; of a Put in a snapshot the identity's own; of Synced see there.
 	Revision Revision
 	// Position is where to continue after this change. Empty between a Reset and the first Synced: a reader that is cut off
