@@ -28,6 +28,7 @@ var floors = map[string]struct {
 	"patterns/multicast_registry/filter":  {floor: 0, only: []string{}},
 	"patterns/multicast_registry":         {floor: 1, only: []string{module + "patterns/multicast_registry/filter"}},
 	"patterns/multicast_registry/index":   {floor: 2},
+	"patterns/multicast_registry/watch":   {floor: 2},
 	"patterns/multicast_registry/replica": {floor: 3},
 	"patterns/multicast_registry/mailbox": {floor: 2},
 	// The conformance suites are for tests alone.

@@ -3,6 +3,7 @@ module github.com/prism-data-layer/prism
 go 1.26.0
 
 require (
+	github.com/anishathalye/porcupine v1.3.1
 	github.com/goccy/go-yaml v1.19.2
 	github.com/grpc-ecosystem/grpc-gateway/v2 v2.33.0
 	github.com/nats-io/jwt/v2 v2.8.2

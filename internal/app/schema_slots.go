@@ -30,6 +30,9 @@ func (d *decoder) registry(n ast.Node, out *Namespace) {
 	changes := func(to *int) key {
 		return key{name: "change_log", read: func(n ast.Node) { d.count(n, what+"change_log", to, math.MaxInt32) }}
 	}
+	outage := func(to *time.Duration) key {
+		return key{name: "outage_after", read: func(n ast.Node) { d.duration(n, what+"outage_after", to) }}
+	}
 	copied := func(ways ...string) []key {
 		return []key{
 			{name: "enumerate", read: func(n ast.Node) { d.choice(n, what+"enumerate", &r.Enumerate, ways...) }},
@@ -42,10 +45,10 @@ func (d *decoder) registry(n ast.Node, out *Namespace) {
 		typeRedis: append(slices.Concat(d.redisKeys(what, &r.Redis.Conn), copied(enumerateReplica, enumerateNative, enumerateScan)),
 			identities(&r.Redis.MaxIdentities),
 			key{name: "shards", read: func(n ast.Node) { d.count(n, what+"shards", &r.Redis.Shards, redis.MaxShards) }},
-			changes(&r.Redis.ChangeLog),
+			changes(&r.Redis.ChangeLog), outage(&r.Redis.OutageAfter),
 		),
 		typeNATS: append(slices.Concat(d.natsKeys(what, &r.NATS.Conn), d.streamKeys(what, &r.NATS.Replicas, &r.NATS.Storage),
-			copied(enumerateReplica, enumerateScan)), changes(&r.NATS.ChangeLog)),
+			copied(enumerateReplica, enumerateScan)), changes(&r.NATS.ChangeLog), outage(&r.NATS.OutageAfter)),
 	}, func(typ string) error { return out.Registry.validate(typ, checkedName(out.Namespace)) },
 		key{name: "ttl_default", read: func(n ast.Node) { d.ttl(n, what+"ttl_default", &out.TTLDefault) }})
 }

@@ -4,12 +4,12 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"sync"
 	"time"
 
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
 	"github.com/prism-data-layer/prism/patterns/multicast_registry/filter"
 	"github.com/prism-data-layer/prism/patterns/multicast_registry/index"
+	"github.com/prism-data-layer/prism/patterns/multicast_registry/watch"
 )
 
 var (
@@ -20,6 +20,7 @@ var (
 	_ multicastregistry.Finder   = (*Registry)(nil)
 	_ multicastregistry.Querier  = (*Registry)(nil)
 	_ multicastregistry.Pinger   = (*Registry)(nil)
+	_ multicastregistry.Watcher  = (*Registry)(nil)
 )
 
 // sweepAtOnce is how many expired identities one write removes, so that it takes few steps however many leases end at once. An
@@ -47,14 +48,17 @@ type Registry struct {
 	limit int // 0: none
 	began time.Time
 	index *index.Index
+	watch sweeper
 
-	mu       sync.Mutex // held by whoever changes something
+	hub      *watch.Hub // locked by whoever changes something
 	revision multicastregistry.Revision
 }
 
 // NewRegistry returns an empty registry.
 func NewRegistry(cfg RegistryConfig) *Registry {
-	return &Registry{limit: cfg.MaxIdentities, began: time.Now(), index: index.New()}
+	r := &Registry{limit: cfg.MaxIdentities, began: time.Now(), index: index.New()}
+	r.hub = watch.New(watched{r}, watch.Config{})
+	return r
 }
 
 // now is the registry's clock, which does not follow when the computer's is set.
@@ -83,8 +87,8 @@ func (r *Registry) Put(
 func (r *Registry) put(
 	next multicastregistry.Identity, mode multicastregistry.PutMode,
 ) (multicastregistry.Identity, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.hub.Lock()
+	defer r.hub.Unlock()
 	now := r.now()
 	r.sweep(now)
 	current, there := r.index.Get(next.ID)
@@ -97,7 +101,13 @@ func (r *Registry) put(
 	}
 	r.revision++
 	next.RegisteredAt, next.ExpiresAt, next.Revision = now, ends(now, next.TTL), r.revision
-	r.index.Put(next)
+	after := next
+	after.Metadata = nil
+	if before, replaced := r.index.Put(next); replaced {
+		r.hub.Append(r.revision, &before, &after, 0)
+	} else {
+		r.hub.Append(r.revision, nil, &after, 0)
+	}
 	return next, nil
 }
 
@@ -114,8 +124,8 @@ func (r *Registry) Renew(ctx context.Context, id string, ttl time.Duration) (mul
 }
 
 func (r *Registry) renew(id string, ttl time.Duration) (lease multicastregistry.Lease, err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.hub.Lock()
+	defer r.hub.Unlock()
 	now := r.now()
 	r.sweep(now)
 	current, ok := r.index.Get(id)
@@ -125,9 +135,10 @@ func (r *Registry) renew(id string, ttl time.Duration) (lease multicastregistry.
 	if ttl == 0 {
 		ttl = current.TTL
 	}
-	lease = multicastregistry.Lease{TTL: ttl, ExpiresAt: ends(now, ttl)}
+	lease = multicastregistry.Lease{TTL: ttl, ExpiresAt: ends(now, ttl), Of: current.Revision}
 	r.revision++
 	r.index.Renew(id, lease.TTL, lease.ExpiresAt)
+	r.hub.Advance(r.revision, "")
 	return lease, nil
 }
 
@@ -136,8 +147,8 @@ func (r *Registry) Delete(ctx context.Context, id string, only multicastregistry
 	if err := ctx.Err(); err != nil {
 		return false, fmt.Errorf("memory: delete %q: %w", id, err)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.hub.Lock()
+	defer r.hub.Unlock()
 	now := r.now()
 	r.sweep(now)
 	current, ok := r.index.Get(id)
@@ -146,13 +157,21 @@ func (r *Registry) Delete(ctx context.Context, id string, only multicastregistry
 	}
 	r.revision++
 	r.index.Remove(id)
-	return live(&current, now), nil
+	if existed = live(&current, now); existed {
+		r.hub.Append(r.revision, &current, nil, multicastregistry.LeftUnregistered)
+	} else {
+		r.hub.Append(r.revision, &current, nil, multicastregistry.LeftExpired)
+	}
+	return existed, nil
 }
 
-// sweep removes some of what has expired, which is a change each, and tells whether there may be more. The caller holds r.mu.
+// sweep removes some of what has expired, which is a change each, and tells whether there may be more. The hub is locked.
 func (r *Registry) sweep(now time.Time) (more bool) {
 	expired, more := r.index.Sweep(now, sweepAtOnce)
-	r.revision += multicastregistry.Revision(len(expired))
+	for i := range expired {
+		r.revision++
+		r.hub.Append(r.revision, &expired[i], nil, multicastregistry.LeftExpired)
+	}
 	return more
 }
 
@@ -213,8 +232,8 @@ func (r *Registry) Head(ctx context.Context) (multicastregistry.Revision, error)
 	if err := ctx.Err(); err != nil {
 		return 0, fmt.Errorf("memory: head: %w", err)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.hub.Lock()
+	defer r.hub.Unlock()
 	return r.revision, nil
 }
 
@@ -224,9 +243,9 @@ func (r *Registry) Count(ctx context.Context) (int, error) {
 		if err := ctx.Err(); err != nil {
 			return 0, fmt.Errorf("memory: count: %w", err)
 		}
-		r.mu.Lock()
+		r.hub.Lock()
 		more = r.sweep(r.now())
-		r.mu.Unlock()
+		r.hub.Unlock()
 	}
 	return r.index.Len(r.now()), nil
 }
@@ -254,3 +273,8 @@ func ends(now time.Time, ttl time.Duration) time.Time {
 	}
 	return now.Add(ttl)
 }
+
+var _ multicastregistry.Fielder = (*Registry)(nil)
+
+// Fields implements multicastregistry.Fielder.
+func (r *Registry) Fields() (multicastregistry.Fields, time.Time) { return r.index, r.now() }

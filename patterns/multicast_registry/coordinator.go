@@ -20,7 +20,9 @@ type Coordinator struct {
 	prober  Prober  // nil when the registry cannot look identities up
 	finder  Finder  // nil when the registry cannot evaluate filters exactly
 	querier Querier // answers queries itself, or by scans
+	watcher Watcher // nil when the registry cannot be watched
 	copied  Copy    // nil when the registry is no copy of another one
+	fielder Fielder // nil when the registry does not know its identities' fields
 
 	ledger   Ledger // nil when multicasts are not kept; so is the recaller then
 	recaller Recaller
@@ -56,6 +58,8 @@ func Open(ctx context.Context, cfg Config, slots Slots) (*Coordinator, error) {
 	c.prober, _ = slots.Registry.(Prober)
 	c.finder, _ = slots.Registry.(Finder)
 	c.copied, _ = slots.Registry.(Copy)
+	c.fielder, _ = slots.Registry.(Fielder)
+	c.watcher, _ = slots.Registry.(Watcher)
 	var ok bool
 	if c.querier, ok = slots.Registry.(Querier); !ok {
 		c.querier = scanner{slots.Registry}

@@ -78,6 +78,8 @@ type Page struct {
 	Groups []Groups
 	// Revision is what the page reflects at the least. 0 when the backend keeps no revisions.
 	Revision Revision
+	// Warnings are what is suspicious about the filter: on the first page only, and where an index answers.
+	Warnings []Warning
 }
 
 // Enumerate returns a page of the live identities that match. Walking the pages neither skips nor repeats an identity
@@ -96,6 +98,9 @@ func (c *Coordinator) Enumerate(ctx context.Context, q Query) (Page, error) {
 		return Page{}, err
 	}
 	page := Page{Identities: found.Identities, Total: found.Total, Groups: found.Groups, Revision: max(revision, found.Revision)}
+	if q.PageToken == "" {
+		page.Warnings = c.warnings(q.Filter)
+	}
 	if found.More {
 		page.NextPageToken = pageToken(q.SortBy, found.Last)
 	}

@@ -30,7 +30,8 @@ type Identity struct {
 	ID string
 	// Metadata is a JSON object: nil, bool, string, int64, uint64 (above the int64s), float64, []any and map[string]any.
 	Metadata map[string]any
-	// Encoded is Metadata as AppendMetadata writes it. A Querier hands it out in place of Metadata; elsewhere it is empty.
+	// Encoded is Metadata as AppendMetadata writes it. A Querier hands it out in place of Metadata, and
+	// a change feed and a Watcher may; elsewhere it is empty.
 	Encoded string
 	// TTL is the length of the lease, or NoExpiry.
 	TTL time.Duration
@@ -48,6 +49,8 @@ type Lease struct {
 	TTL time.Duration
 	// ExpiresAt is when the lease ends, by the backend's clock. Zero with NoExpiry.
 	ExpiresAt time.Time
+	// Of is the Revision of the identity whose lease it is. 0 when the backend keeps none.
+	Of Revision
 }
 
 // Topic returns the address of an identity in the messaging and durability slots: "prism.<namespace>.<name>". Names of

@@ -67,12 +67,12 @@ func (c *Coordinator) Multicast(ctx context.Context, req Request) (*Result, erro
 	case err != nil:
 		return nil, err
 	}
-	refused := req.refuses(len(names))
+	refused, warnings := req.refuses(len(names)), c.warnings(req.Filter)
 	switch {
 	case refused != nil && (req.DryRun || req.IdempotencyKey == ""): // a key may have been used when fewer matched
 		return nil, refused
 	case req.DryRun:
-		return dryRun(&req, names, revision, start), nil
+		return dryRun(&req, names, revision, start, warnings), nil
 	}
 	message := Message{
 		ID: c.ids.next(start), ContentType: req.ContentType, Payload: req.Payload, SentAt: start.Truncate(time.Millisecond),
@@ -91,7 +91,9 @@ func (c *Coordinator) Multicast(ctx context.Context, req Request) (*Result, erro
 	c.fly(flying, f, req.Settled)
 	complete, news := f.land()
 
-	result := &Result{ID: message.ID, Revision: revision, Targets: f.targets, Delivery: req.Delivery, Ended: Complete}
+	result := &Result{
+		ID: message.ID, Revision: revision, Targets: f.targets, Delivery: req.Delivery, Ended: Complete, Warnings: warnings,
+	}
 	withdrawn := !complete && f.cancelled.Load()
 	switch {
 	case complete:
@@ -121,10 +123,10 @@ func (r *Request) refuses(targets int) error {
 }
 
 // dryRun is the result of a request that asks only who is meant.
-func dryRun(req *Request, names []string, revision Revision, start time.Time) *Result {
+func dryRun(req *Request, names []string, revision Revision, start time.Time, warnings []Warning) *Result {
 	result := &Result{
 		Revision: revision, TargetCount: len(names), Targets: make([]Target, len(names)), Delivery: req.Delivery,
-		Ended: DryRun,
+		Ended: DryRun, Warnings: warnings,
 	}
 	for i := range names {
 		result.Targets[i].Identity = names[i]

@@ -123,6 +123,8 @@ type Result struct {
 	Replies map[uint32]int
 	// Replayed says that this is the result of an earlier request with the same idempotency key.
 	Replayed bool
+	// Warnings are what is suspicious about the filter, where an index answers. They are not kept: a replayed result has none.
+	Warnings []Warning
 	// Unrecorded says why the record of this multicast could not be stored where multicasts are kept. The result is what it is.
 	Unrecorded error
 }

@@ -182,6 +182,32 @@ type Copy interface {
 	Reach(ctx context.Context, revision Revision) (Revision, error)
 }
 
+// Fielder is an optional ability of a registry that knows the fields of its identities without looking at each.
+type Fielder interface {
+	// Fields returns what knows them, and the backend's time; nil while nothing does, and filters are answered by scans.
+	Fields() (fields Fields, now time.Time)
+}
+
+// Fields knows the metadata of live identities by its fields. An identity whose lease has ended by the time that is given does
+// not count. All methods may be called concurrently.
+type Fields interface {
+	// Len counts the identities.
+	Len(now time.Time) int
+	// Has tells whether any identity has a field in one of the given shapes. It allocates nothing and takes about as long as one
+	// look into a map, as a rule; it is called for each condition of each filter.
+	Has(now time.Time, path []string, shapes Shape) bool
+	// Field returns all there is to know of a field.
+	Field(now time.Time, path []string) Field
+	// Paths lists fields, in order, up to a number of them: beyond that, any.
+	Paths(now time.Time, most int) [][]string
+}
+
+// Sourcer is an optional ability of a registry that does not scan all identities for every filter.
+type Sourcer interface {
+	// Source tells where filters are answered now.
+	Source() Source
+}
+
 // Changes is an optional ability of a registry: a feed of its changes, from which a reader keeps an exact copy.
 type Changes interface {
 	// Changes yields what has changed after a position, then what changes, as it happens, without a gap, until the context
@@ -223,7 +249,8 @@ const (
 	// Expire means that a lease has ended. ID of Identity is set.
 	Expire
 	// Extend means that the backend was away from Since to Until, when nobody could renew a lease: a lease that had not ended
-	// at Since lasts for at least its TTL from Until on. It has no identity, and a Revision as other changes have.
+	// at Since lasts for at least its TTL from Until on. It has no identity. It may come, and come again, with the Revision of the
+	// change before it, until the backend has noted the outage.
 	Extend
 	// Synced means that the reader has everything up to Revision: no change up to there is to come. The Synced
 	// that reaches a revision which Put or Head has returned is not long in coming. Before it, a change that reaches that
@@ -241,6 +268,8 @@ type Change struct {
 	Since, Until time.Time
 	// Revision is the registry's revision of this change; of a Put in a snapshot the identity's own; of Synced see there.
 	Revision Revision
+	// Epoch is set of a Synced, where two feeds can have it in common: they have the same changes under the same revisions then.
+	Epoch string
 	// Position is where to continue after this change. Empty between a Reset and the first Synced: a reader that is cut off
 	// there begins again.
 	Position Position

@@ -2,7 +2,6 @@ package nats
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
@@ -88,9 +87,10 @@ func (r *Registry) follow(
 		return err
 	}
 	if resumed {
+		head := f.target
 		all.Go(func() { // what is not known yet may expire too; where this fails, the feed does as well
-			_ = r.walk(working, func(name string, s state) error {
-				f.sweeper.note(name, s.seq, s.record.Expires)
+			_ = r.everything(working, head, func(name string, s state) error {
+				f.sweeper.note(name, s.seq, s.record.Expires, s.record.TTL)
 				return nil
 			})
 		})
@@ -137,15 +137,13 @@ type held struct {
 
 // hear takes a hint.
 func (f *feed) hear(m *nats.Msg) {
-	var e struct {
-		Seq uint64 `json:"s"`
-	}
-	if json.Unmarshal(m.Data, &e) != nil {
+	seq, ok := parseSeq(m.Data)
+	if !ok {
 		return
 	}
 	for {
 		last := f.heard.Load()
-		if e.Seq <= last || f.heard.CompareAndSwap(last, e.Seq) {
+		if seq <= last || f.heard.CompareAndSwap(last, seq) {
 			break
 		}
 	}
@@ -155,13 +153,19 @@ func (f *feed) hear(m *nats.Msg) {
 	}
 }
 
-// begin asks for the state of both streams, the log first: what changes after the bucket's head comes behind the log's end.
+// begin asks for the state of both streams, the log first: what changes after the bucket's head comes behind the log's end. The
+// head is no older than the outages that somebody has a claim to: Synced comes behind their Extend.
 func (f *feed) begin(ctx context.Context) (log, bucket streamInfo, err error) {
-	if log, err = f.r.log.info(ctx, "", 0); err != nil {
-		return log, bucket, err
-	}
-	if bucket, err = f.r.bucket.info(ctx, "", 0); err != nil {
-		return log, bucket, err
+	for settled := false; !settled; settled = f.r.keeper.fresh() {
+		if _, err = f.r.keeper.current(ctx); err != nil {
+			return log, bucket, err
+		}
+		if log, err = f.r.log.info(ctx, "", 0); err != nil {
+			return log, bucket, err
+		}
+		if bucket, err = f.r.bucket.info(ctx, "", 0); err != nil {
+			return log, bucket, err
+		}
 	}
 	f.epoch = strconv.FormatInt(bucket.Created.UnixNano(), 36) + "-" + strconv.FormatInt(log.Created.UnixNano(), 36)
 	f.held, f.missing, f.behind = make(map[uint64]held), time.Time{}, time.Time{}
@@ -232,17 +236,20 @@ func (f *feed) snapshot(ctx context.Context) error {
 		return err
 	}
 	latest := f.pos
-	err := f.r.walk(ctx, func(name string, s state) error {
+	if _, err := f.r.keeper.load(ctx); err != nil { // every outage up to f.pos, by whomever it was found
+		return err
+	}
+	err := f.r.everything(ctx, f.pos, func(name string, s state) error {
 		latest = max(latest, s.seq)
-		f.sweeper.note(name, s.seq, s.record.Expires)
+		f.sweeper.note(name, s.seq, s.record.Expires, s.record.TTL)
 		id, ok := multicastregistry.DecodeName(name)
-		if !ok || !s.live(f.r.clock.estimate()) {
+		if !ok {
 			return nil
 		}
-		identity, err := s.record.identity(id, s.registration())
-		if err != nil {
+		if ended, err := f.r.over(ctx, &s, f.r.clock.estimate()); ended || err != nil {
 			return err
 		}
+		identity := s.record.identity(id, s.registration(), f.r.keeper.known())
 		return f.tell(multicastregistry.Change{Kind: multicastregistry.Put, Identity: identity, Revision: identity.Revision})
 	})
 	if err != nil {
@@ -263,7 +270,7 @@ func (f *feed) tail(ctx context.Context) error {
 		if f.due && f.pos >= f.target {
 			f.due, f.synced = false, true
 			if err := f.tell(multicastregistry.Change{
-				Kind: multicastregistry.Synced, Revision: multicastregistry.Revision(f.pos), Position: f.position(),
+				Kind: multicastregistry.Synced, Revision: multicastregistry.Revision(f.pos), Position: f.position(), Epoch: f.epoch,
 			}); err != nil {
 				return err
 			}
@@ -297,6 +304,11 @@ func (f *feed) tail(ctx context.Context) error {
 // ask asks for the head, which the next Synced has to reach.
 func (f *feed) ask(ctx context.Context) error {
 	info, err := f.r.bucket.info(ctx, "", 0)
+	for err == nil && !f.r.keeper.fresh() { // else there may be an outage between the last mark and the answer
+		if _, err = f.r.keeper.current(ctx); err == nil {
+			info, err = f.r.bucket.info(ctx, "", 0)
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -325,8 +337,11 @@ func (f *feed) read(ctx context.Context) error {
 				return errGap // the log was faster than we are
 			}
 			f.logPos = m.seq
-			var e logEntry
-			if json.Unmarshal(m.data, &e) != nil || e.Seq <= f.pos {
+			e, err := parseEntry(m.data)
+			if err != nil && !errors.Is(err, errForeign) {
+				return err
+			}
+			if err != nil || e.Seq <= f.pos {
 				continue
 			}
 			f.held[e.Seq] = held{entry: e, at: m.seq}
@@ -362,12 +377,15 @@ func (f *feed) advance() error {
 // change tells the next change.
 func (f *feed) change(e *logEntry) error {
 	f.pos, f.missing = e.Seq, time.Time{}
-	expires := int64(0)
-	if e.Record != nil {
-		expires = e.Record.Expires
+	switch {
+	case e.Kind == entryExtend:
+		f.r.keeper.learn(e.Outages, e.Seq, time.Time{})
+	case e.Record != nil:
+		f.sweeper.note(e.Name, e.Seq, e.Record.Expires, e.Record.TTL)
+	default:
+		f.sweeper.note(e.Name, e.Seq, 0, 0)
 	}
-	f.sweeper.note(e.Name, e.Seq, expires)
-	c, err := e.change()
+	c, err := e.change(f.r.keeper.known())
 	if err != nil {
 		return err
 	}
@@ -390,14 +408,15 @@ func (f *feed) search(ctx context.Context) (found bool, err error) {
 	if err != nil || !ok {
 		return false, err
 	}
-	name, s := f.r.name(m), parseState(m)
-	if _, ours := multicastregistry.DecodeName(name); ours {
-		if e, ok := entryOf(name, &s, m); ok {
-			if err := f.change(&e); err != nil {
-				return false, err
-			}
-			return true, f.advance()
+	e, ours, err := entryOf(f.r.name(m), m)
+	if err != nil {
+		return false, err
+	}
+	if ours {
+		if err := f.change(&e); err != nil {
+			return false, err
 		}
+		return true, f.advance()
 	}
 	f.pos, f.missing = m.seq, time.Time{} // somebody else's
 	return true, f.advance()

@@ -34,6 +34,7 @@ type clock struct {
 	err    time.Duration
 	asked  time.Time // local time of the last reading, kept or not
 	of     uint64    // epoch of the estimate
+	heard  time.Time // the latest time that a server has told
 	set    bool
 }
 
@@ -123,12 +124,22 @@ func (c *clock) estimate() time.Time {
 	return now
 }
 
+// contact returns the latest time, by the server's clock, at which a server is known to have been reached.
+func (c *clock) contact() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.heard
+}
+
 // sample takes a reading into account: the server's time at some instant between two local ones.
 func (c *clock) sample(server, sent, received time.Time, of uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	half := received.Sub(sent) / 2
 	c.asked = received
+	if server.After(c.heard) {
+		c.heard = server
+	}
 	age := time.Duration(float64(received.Sub(c.at)) * clockDrift)
 	if c.set && c.of == of && half > c.err+age {
 		return

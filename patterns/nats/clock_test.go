@@ -3,7 +3,6 @@ package nats
 import (
 	"context"
 	"errors"
-	"math"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -97,73 +96,6 @@ func TestClockRefreshing(t *testing.T) {
 	defer func() { <-c.turn }()
 	if off := s.off(t, c); off != 0 || s.asked != clockSamples {
 		t.Errorf("off by %v after %d readings", off, s.asked)
-	}
-}
-
-func TestRecordNumbers(t *testing.T) {
-	want := map[string]any{
-		"a": int64(math.MaxInt64), "b": int64(math.MinInt64), "c": uint64(math.MaxUint64), "d": float64(1 << 62), "e": 1e300, "f": -0.5,
-		"g": float64(1 << 63), "h": math.SmallestNonzeroFloat64, "i": []any{nil, true, "\x00\"\\é\u2028", map[string]any{"": int64(1<<53 + 1)}},
-	}
-	raw, err := encodeMetadata(want)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := decodeMetadata(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for key, value := range want {
-		if list, ok := value.([]any); ok {
-			inner := got[key].([]any)
-			if inner[2] != list[2] || inner[3].(map[string]any)[""] != int64(1<<53+1) {
-				t.Errorf("%s: %#v", key, inner)
-			}
-			continue
-		}
-		if got[key] != value {
-			t.Errorf("%s: %#v, want %#v", key, got[key], value)
-		}
-	}
-	if _, err := encodeMetadata(map[string]any{"a": []any{map[string]any{"b": 1}}}); err == nil {
-		t.Error("an int is encoded")
-	}
-	for _, bad := range []string{`[]`, `{"a":1e999}`, `{"a":[1e999]}`, `{"a":{"b":1e999}}`, `{`} {
-		if got, err := decodeMetadata([]byte(bad)); err == nil {
-			t.Errorf("%s is %v", bad, got)
-		}
-	}
-}
-
-func TestRecordStates(t *testing.T) {
-	for name, row := range map[string]struct {
-		m       streamMsg
-		present bool
-		expired bool
-		kind    string // of the log entry; "" for none
-	}{
-		"put":     {streamMsg{seq: 7, data: []byte(`{"t":1000,"r":1,"e":1000001}`)}, true, false, entryPut},
-		"renewal": {streamMsg{seq: 8, data: []byte(`{"t":-1,"r":1,"v":7}`)}, true, false, entryRenew},
-		"delete":  {streamMsg{seq: 9, header: map[string][]string{headerOperation: {"DEL"}}}, false, false, entryDelete},
-		"purge":   {streamMsg{seq: 9, header: map[string][]string{headerOperation: {"PURGE"}}, data: []byte("x")}, false, false, entryDelete},
-		"expiry":  {streamMsg{seq: 9, header: map[string][]string{headerOperation: {"DEL"}, headerReason: {reasonExpired}}}, false, true, entryExpire},
-		"foreign": {streamMsg{seq: 9, data: []byte("hello")}, false, false, ""},
-		"no TTL":  {streamMsg{seq: 9, data: []byte(`{}`)}, false, false, ""},
-		"empty":   {streamMsg{seq: 9}, false, false, ""},
-	} {
-		s := parseState(row.m)
-		e, ok := entryOf("a", &s, row.m)
-		if s.present != row.present || s.expired != row.expired || s.seq != row.m.seq || ok != (row.kind != "") || e.Kind != row.kind {
-			t.Errorf("%s: %+v, %+v", name, s, e)
-		}
-	}
-	for name, e := range map[string]logEntry{
-		"kind": {Seq: 1, Kind: "?", Name: "a"}, "name": {Seq: 1, Kind: entryDelete, Name: "*"}, "record": {Seq: 1, Kind: entryPut, Name: "a"},
-		"metadata": {Seq: 1, Kind: entryPut, Name: "a", Record: &record{TTL: 1, Metadata: []byte(`[]`)}},
-	} {
-		if c, err := e.change(); err == nil {
-			t.Errorf("%s: %+v", name, c)
-		}
 	}
 }
 

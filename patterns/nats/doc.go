@@ -31,4 +31,11 @@
 // The inbox of a coordinator is one wildcard subject. A message that wants an ack and meets no subscriber comes back through
 // it as ErrNoSubscriber, from the server itself. A JetStream stream that captures a topic counts as a subscriber there; its own
 // acknowledgement is recognised, and is not an ack of the recipient.
+//
+// # Outages
+//
+// An outage of the servers ends no lease. When no process has reached them for RegistryConfig.OutageAfter, 5 seconds by default,
+// or when none ran, whatever was live when that began is live for at least its TTL after it has ended; see Registry. A warning,
+// "leases are extended after an outage", says from when to when it was. Shorter ones go by unnoticed: a heartbeat that is missed
+// in one of them must leave time for the next.
 package nats

@@ -1,11 +1,10 @@
 package nats
 
 import (
-	"bytes"
+	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"strconv"
-	"strings"
 	"time"
 
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
@@ -21,13 +20,96 @@ const (
 	reasonExpired   = "expired"
 )
 
+// A record begins with recordMark, which begins no text, and its format. Then come TTL, Registered, Expires and Revision, as
+// varints, and the metadata as multicastregistry.AppendMetadata writes it. Format 1 was JSON, without that beginning.
+const (
+	recordMark   = 0xf5
+	recordFormat = 2
+)
+
+// errForeign says that a message is none of ours.
+var errForeign = errors.New("it is no record")
+
 // record is the value of a key. Times are microseconds of the Unix epoch.
 type record struct {
-	Metadata   json.RawMessage `json:"m,omitempty"`
-	TTL        int64           `json:"t"` // milliseconds; -1: never expires
-	Registered int64           `json:"r,omitempty"`
-	Expires    int64           `json:"e,omitempty"` // 0: never
-	Revision   uint64          `json:"v,omitempty"` // of the registration, in what a renewal wrote; 0: this message's own
+	Metadata   string // in wire form
+	TTL        int64  // milliseconds; -1: never expires
+	Registered int64
+	Expires    int64  // without outages; 0: never
+	Revision   uint64 // of the registration, in what a renewal wrote; 0: this message's own
+}
+
+func (r *record) append(b []byte) []byte {
+	b = append(b, recordMark, recordFormat)
+	b = binary.AppendVarint(b, r.TTL)
+	b = binary.AppendVarint(b, r.Registered)
+	b = binary.AppendVarint(b, r.Expires)
+	b = binary.AppendUvarint(b, r.Revision)
+	return append(b, r.Metadata...)
+}
+
+// parseRecord is the inverse of append. errForeign for what is none; a record of another format is ErrUnsupported.
+func parseRecord(data []byte) (r record, err error) {
+	if len(data) < 2 || data[0] != recordMark {
+		var first struct {
+			TTL int64 `json:"t"`
+		}
+		if len(data) > 0 && data[0] == '{' && json.Unmarshal(data, &first) == nil && first.TTL != 0 {
+			return r, otherFormat(1)
+		}
+		return r, errForeign
+	}
+	if data[1] != recordFormat {
+		return r, otherFormat(data[1])
+	}
+	p := varints{rest: data[2:]}
+	r.TTL, r.Registered, r.Expires, r.Revision = p.signed(), p.signed(), p.signed(), p.unsigned()
+	if p.bad || r.TTL == 0 {
+		return record{}, errForeign
+	}
+	r.Metadata = string(p.rest)
+	return r, nil
+}
+
+func otherFormat(found byte) error {
+	return fmt.Errorf("%w: a record has format %d, of another version of Prism; this version has format %d",
+		multicastregistry.ErrUnsupported, found, recordFormat)
+}
+
+// varints reads one number after the other.
+type varints struct {
+	rest []byte
+	bad  bool
+}
+
+func (p *varints) signed() int64 {
+	v, n := binary.Varint(p.rest)
+	p.skip(n)
+	return v
+}
+
+func (p *varints) unsigned() uint64 {
+	v, n := binary.Uvarint(p.rest)
+	p.skip(n)
+	return v
+}
+
+// text reads a number and as many bytes.
+func (p *varints) text() string {
+	n := p.unsigned()
+	if p.bad || n > uint64(len(p.rest)) {
+		p.bad = true
+		return ""
+	}
+	text := string(p.rest[:n])
+	p.rest = p.rest[n:]
+	return text
+}
+
+func (p *varints) skip(n int) {
+	if p.bad = p.bad || n <= 0; !p.bad {
+		p.rest = p.rest[n:]
+	}
 }
 
 // state is what a key's last message says.
@@ -38,18 +120,20 @@ type state struct {
 	record  record
 }
 
-// parseState reads a message of the bucket. What is no record of ours counts as absent.
-func parseState(m streamMsg) state {
-	s := state{seq: m.seq}
+// parseState reads a message of the bucket. What is no record of ours counts as absent; one of another format is an error.
+func parseState(m streamMsg) (s state, err error) {
+	s = state{seq: m.seq}
 	if operation := m.header[headerOperation]; len(operation) > 0 || len(m.data) == 0 {
 		s.expired = first(m.header, headerReason) == reasonExpired
-		return s
+		return s, nil
 	}
-	if json.Unmarshal(m.data, &s.record) != nil || s.record.TTL == 0 {
-		return state{seq: m.seq}
+	switch s.record, err = parseRecord(m.data); {
+	case err == nil:
+		s.present = true
+	case errors.Is(err, errForeign):
+		err = nil
 	}
-	s.present = true
-	return s
+	return s, err
 }
 
 // registration is the revision of the registration that the record belongs to.
@@ -60,11 +144,10 @@ func (s *state) registration() uint64 {
 	return s.seq
 }
 
-// live tells whether there is a record whose lease lasts.
-func (s *state) live(now time.Time) bool { return s.present && !s.record.over(now) }
-
-// over tells whether the lease has ended.
-func (r *record) over(now time.Time) bool { return r.Expires != 0 && now.UnixMicro() >= r.Expires }
+// over tells whether the lease has ended, with the outages that are known.
+func (r *record) over(now time.Time, known outages) bool {
+	return r.Expires != 0 && now.UnixMicro() >= known.end(r.Expires, r.TTL)
+}
 
 // begin starts a lease.
 func (r *record) begin(ttl time.Duration, now time.Time) {
@@ -79,11 +162,12 @@ func (r *record) begin(ttl time.Duration, now time.Time) {
 // told is what the log says of a renewal.
 func (r *record) told() *record { return &record{TTL: r.TTL, Expires: r.Expires, Revision: r.Revision} }
 
-func (r *record) lease() multicastregistry.Lease {
+// lease returns the lease, with the outages that are known.
+func (r *record) lease(known outages) multicastregistry.Lease {
 	if r.Expires == 0 {
 		return multicastregistry.Lease{TTL: multicastregistry.NoExpiry}
 	}
-	return multicastregistry.Lease{TTL: r.ttl(), ExpiresAt: instant(r.Expires)}
+	return multicastregistry.Lease{TTL: r.ttl(), ExpiresAt: instant(known.end(r.Expires, r.TTL))}
 }
 
 func (r *record) ttl() time.Duration {
@@ -93,161 +177,104 @@ func (r *record) ttl() time.Duration {
 	return time.Duration(r.TTL) * time.Millisecond
 }
 
-// identity returns what the record says about an identity.
-func (r *record) identity(id string, revision uint64) (multicastregistry.Identity, error) {
-	metadata, err := decodeMetadata(r.Metadata)
-	if err != nil {
-		return multicastregistry.Identity{}, fmt.Errorf("the record of %q: %w", id, err)
-	}
-	lease := r.lease()
+// identity returns what the record says about an identity, with the outages that are known. It has Encoded, not Metadata.
+func (r *record) identity(id string, revision uint64, known outages) multicastregistry.Identity {
+	lease := r.lease(known)
 	return multicastregistry.Identity{
-		ID: id, Metadata: metadata, TTL: lease.TTL, ExpiresAt: lease.ExpiresAt,
+		ID: id, Encoded: r.Metadata, TTL: lease.TTL, ExpiresAt: lease.ExpiresAt,
 		RegisteredAt: instant(r.Registered), Revision: multicastregistry.Revision(revision),
-	}, nil
+	}
 }
 
 func instant(microseconds int64) time.Time { return time.UnixMicro(microseconds).UTC() }
 
-// encodeMetadata returns metadata as JSON that decodeMetadata reads exactly: a float64 beyond the integers that it holds exactly
-// has an exponent.
-func encodeMetadata(metadata map[string]any) (json.RawMessage, error) {
-	if len(metadata) == 0 {
-		return nil, nil
-	}
-	return appendJSON(nil, metadata)
-}
-
-func appendJSON(b []byte, value any) ([]byte, error) {
-	var err error
-	switch v := value.(type) {
-	case map[string]any:
-		b = append(b, '{')
-		for key, inner := range v {
-			if b[len(b)-1] != '{' {
-				b = append(b, ',')
-			}
-			if b, err = appendText(b, key); err != nil {
-				return nil, err
-			}
-			if b, err = appendJSON(append(b, ':'), inner); err != nil {
-				return nil, err
-			}
-		}
-		return append(b, '}'), nil
-	case []any:
-		b = append(b, '[')
-		for i, inner := range v {
-			if i > 0 {
-				b = append(b, ',')
-			}
-			if b, err = appendJSON(b, inner); err != nil {
-				return nil, err
-			}
-		}
-		return append(b, ']'), nil
-	case string:
-		return appendText(b, v)
-	case int64:
-		return strconv.AppendInt(b, v, 10), nil
-	case uint64:
-		return strconv.AppendUint(b, v, 10), nil
-	case float64:
-		return strconv.AppendFloat(b, v, 'g', -1, 64), nil
-	case bool:
-		return strconv.AppendBool(b, v), nil
-	case nil:
-		return append(b, "null"...), nil
-	}
-	return nil, fmt.Errorf("metadata with a Go %T", value)
-}
-
-func appendText(b []byte, text string) ([]byte, error) {
-	for i := range len(text) {
-		if c := text[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
-			quoted, err := json.Marshal(text)
-			return append(b, quoted...), err
-		}
-	}
-	b = append(b, '"')
-	b = append(b, text...)
-	return append(b, '"'), nil
-}
-
-// decodeMetadata is the inverse of encodeMetadata. Integers stay exact.
-func decodeMetadata(raw json.RawMessage) (map[string]any, error) {
-	metadata := map[string]any{}
-	if len(raw) == 0 {
-		return metadata, nil
-	}
-	decoder := json.NewDecoder(bytes.NewReader(raw))
-	decoder.UseNumber()
-	if err := decoder.Decode(&metadata); err != nil {
-		return nil, err
-	}
-	for key, value := range metadata {
-		exact, err := exactNumbers(value)
-		if err != nil {
-			return nil, err
-		}
-		metadata[key] = exact
-	}
-	return metadata, nil
-}
-
-// exactNumbers turns the numbers in a value, in place, into int64, uint64 above those, or float64.
-func exactNumbers(value any) (any, error) {
-	var err error
-	switch v := value.(type) {
-	case json.Number:
-		return exactNumber(string(v))
-	case map[string]any:
-		for key, inner := range v {
-			if v[key], err = exactNumbers(inner); err != nil {
-				return nil, err
-			}
-		}
-	case []any:
-		for i, inner := range v {
-			if v[i], err = exactNumbers(inner); err != nil {
-				return nil, err
-			}
-		}
-	}
-	return value, nil
-}
-
-func exactNumber(text string) (any, error) {
-	if !strings.ContainsAny(text, ".eE") {
-		if i, err := strconv.ParseInt(text, 10, 64); err == nil {
-			return i, nil
-		}
-		if u, err := strconv.ParseUint(text, 10, 64); err == nil {
-			return u, nil
-		}
-	}
-	return strconv.ParseFloat(text, 64)
-}
-
 // The kinds of a logEntry.
 const (
-	entryPut    = "p"
-	entryRenew  = "r"
-	entryDelete = "d"
-	entryExpire = "x"
+	entryPut    = 'p'
+	entryRenew  = 'r'
+	entryDelete = 'd'
+	entryExpire = 'x'
+	entryExtend = 'e'
 )
 
-// logEntry tells one change of the bucket in the change log. That of a renewal lacks the metadata.
+// logMark begins an entry of the change log, followed by recordFormat, the kind, the sequence in the bucket as a varint, and the
+// name with its length before it. Then comes a record for a put and a renewal, whose lacks the metadata, and all outages, as
+// JSON, for an extension.
+const logMark = 0xf6
+
+// logEntry tells one change of the bucket in the change log.
 type logEntry struct {
-	Seq    uint64  `json:"s"` // of the bucket
-	Kind   string  `json:"k"`
-	Name   string  `json:"n"` // encoded
-	Record *record `json:"d,omitempty"`
+	Seq     uint64 // of the bucket
+	Kind    byte
+	Name    string // encoded
+	Record  *record
+	Outages outages
+}
+
+func (e *logEntry) append(b []byte) []byte {
+	b = append(b, logMark, recordFormat, e.Kind)
+	b = binary.AppendUvarint(b, e.Seq)
+	b = binary.AppendUvarint(b, uint64(len(e.Name)))
+	b = append(b, e.Name...)
+	if e.Record != nil {
+		b = e.Record.append(b)
+	}
+	if e.Kind == entryExtend {
+		b = append(b, e.Outages.encode()...)
+	}
+	return b
+}
+
+// parseSeq reads only what change an entry tells of; it is not ok for what is no entry.
+func parseSeq(data []byte) (seq uint64, ok bool) {
+	if len(data) < 3 || data[0] != logMark {
+		return 0, false
+	}
+	p := varints{rest: data[3:]}
+	seq = p.unsigned()
+	return seq, !p.bad
+}
+
+// parseEntry is the inverse of append. errForeign for what is no entry; one of another format is ErrUnsupported.
+func parseEntry(data []byte) (e logEntry, err error) {
+	switch {
+	case len(data) < 3 || data[0] != logMark:
+		return e, errForeign
+	case data[1] != recordFormat:
+		return e, otherFormat(data[1])
+	}
+	p := varints{rest: data[3:]}
+	e.Kind, e.Seq, e.Name = data[2], p.unsigned(), p.text()
+	if p.bad {
+		return e, errForeign
+	}
+	switch e.Kind {
+	case entryPut, entryRenew:
+		var r record
+		if r, err = parseRecord(p.rest); err == nil {
+			e.Record = &r
+		}
+	case entryExtend:
+		e.Outages, err = parseOutages(p.rest)
+	}
+	return e, err
 }
 
 // entryOf returns what a message of the bucket changed. It is not ok for what is none of our changes.
-func entryOf(name string, s *state, m streamMsg) (e logEntry, ok bool) {
-	e = logEntry{Seq: s.seq, Name: name}
+func entryOf(name string, m streamMsg) (e logEntry, ok bool, err error) {
+	e = logEntry{Seq: m.seq, Name: name}
+	if name == outagesName {
+		e.Kind = entryExtend
+		e.Outages, err = parseOutages(m.data)
+		return e, len(e.Outages) > 0, err
+	}
+	if _, ok := multicastregistry.DecodeName(name); !ok {
+		return e, false, nil
+	}
+	s, err := parseState(m)
 	switch {
+	case err != nil:
+		return e, false, err
 	case s.present && s.record.Revision != 0:
 		e.Kind, e.Record = entryRenew, s.record.told()
 	case s.present:
@@ -257,27 +284,31 @@ func entryOf(name string, s *state, m streamMsg) (e logEntry, ok bool) {
 	case len(m.header[headerOperation]) > 0:
 		e.Kind = entryDelete
 	default:
-		return e, false
+		return e, false, nil
 	}
-	return e, true
+	return e, true, nil
 }
 
-// change returns a log entry as readers of a feed get it.
-func (e *logEntry) change() (multicastregistry.Change, error) {
+// change returns a log entry as readers of a feed get it, with the outages that are known.
+func (e *logEntry) change(known outages) (multicastregistry.Change, error) {
+	c := multicastregistry.Change{Revision: multicastregistry.Revision(e.Seq)}
+	if e.Kind == entryExtend {
+		c.Kind = multicastregistry.Extend
+		c.Since, c.Until = e.Outages.last().span()
+		return c, nil
+	}
 	id, ok := multicastregistry.DecodeName(e.Name)
 	if !ok || (e.Kind == entryPut || e.Kind == entryRenew) && e.Record == nil {
-		return multicastregistry.Change{}, fmt.Errorf("change %d of the log is none: %+v", e.Seq, *e)
+		return c, fmt.Errorf("change %d of the log is none: %+v", e.Seq, *e)
 	}
-	c := multicastregistry.Change{Revision: multicastregistry.Revision(e.Seq), Identity: multicastregistry.Identity{ID: id}}
+	c.Identity.ID = id
 	switch e.Kind {
 	case entryPut:
 		c.Kind = multicastregistry.Put
-		identity, err := e.Record.identity(id, e.Seq)
-		c.Identity = identity
-		return c, err
+		c.Identity = e.Record.identity(id, e.Seq, known)
 	case entryRenew:
 		c.Kind = multicastregistry.Renew
-		lease := e.Record.lease()
+		lease := e.Record.lease(known)
 		c.Identity.TTL, c.Identity.ExpiresAt = lease.TTL, lease.ExpiresAt
 	case entryDelete:
 		c.Kind = multicastregistry.Delete

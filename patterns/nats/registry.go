@@ -2,11 +2,10 @@ package nats
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -22,87 +21,30 @@ var (
 	_ multicastregistry.Header   = (*Registry)(nil)
 	_ multicastregistry.Prober   = (*Registry)(nil)
 	_ multicastregistry.Changes  = (*Registry)(nil)
+	_ multicastregistry.Clock    = (*Registry)(nil)
 	_ multicastregistry.Pinger   = (*Registry)(nil)
 )
 
-// Storage says where a registry's streams are kept.
 const (
-	// StorageFile survives a restart of the servers.
-	StorageFile = "file"
-	// StorageMemory is lost when the last server that has it stops.
-	StorageMemory = "memory"
-)
-
-// DefaultChangeLog is how many changes the log keeps unless RegistryConfig says otherwise.
-const DefaultChangeLog = 100_000
-
-const (
-	maxReplicas = 5 // JetStream's limit
-	// minChangeLog is how many changes the log has room for whatever the configuration says: readers need some to keep up with.
-	minChangeLog = 1000
-	// changeLogAge bounds the log in time: it is for readers that come back, not an archive.
-	changeLogAge = 15 * time.Minute
 	// requiredLevel is JetStream's API level with a TTL for each message: nats-server 2.11.
 	requiredLevel = 1
-	// lag is how long the server keeps a record, or the marker in its place, after it means nothing any more: long enough to be
-	// told of in the change feed, and far more than clocks differ by.
+	// lag is how long the server keeps the marker in the place of a record: long enough to be told of in the change feed, and far
+	// more than clocks differ by.
 	lag = 10 * time.Second
+	// keptFor is how long the server keeps a record after its lease has ended, or for its TTL, if that is longer: after an outage of
+	// up to then it is there to be prolonged.
+	keptFor = 24 * time.Hour
 	// retell is how old a change is at most that is told of again by whoever puts another one in its place.
 	retell = 5 * time.Second
 )
-
-// RegistryConfig is the configuration of a Registry. The values of an existing bucket must be the same: nothing is changed
-// behind an operator's back.
-type RegistryConfig struct {
-	// Namespace is the name of the namespace; the bucket is "prism-<namespace>". Required.
-	Namespace string
-	// Replicas is how many servers keep the registry: 1, or 3 or 5 in a cluster. Default (0): 1.
-	Replicas int
-	// Storage is StorageFile or StorageMemory. Default (""): StorageFile.
-	Storage string
-	// ChangeLog is how many changes the log keeps for readers that were away, for a quarter of an hour at the most; below 1,000 it
-	// counts as that many. Default (0): DefaultChangeLog.
-	ChangeLog int
-}
-
-var namespaceForm = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`)
-
-// Validate returns an InvalidError that names the field with an impossible value.
-func (c RegistryConfig) Validate() error {
-	switch {
-	case !namespaceForm.MatchString(c.Namespace):
-		return invalid("namespace", "%q is not 1 to 63 lower-case letters, digits, '-' and '_'", c.Namespace)
-	case c.Replicas < 0 || c.Replicas > maxReplicas:
-		return invalid("replicas", "must be from 1 to %d, is %d", maxReplicas, c.Replicas)
-	case c.Storage != "" && c.Storage != StorageFile && c.Storage != StorageMemory:
-		return invalid("storage", "%q is neither %q nor %q", c.Storage, StorageFile, StorageMemory)
-	case c.ChangeLog < 0:
-		return invalid("change_log", "must not be negative, is %d", c.ChangeLog)
-	}
-	return nil
-}
-
-func (c RegistryConfig) withDefaults() RegistryConfig {
-	if c.Replicas == 0 {
-		c.Replicas = 1
-	}
-	if c.Storage == "" {
-		c.Storage = StorageFile
-	}
-	if c.ChangeLog == 0 {
-		c.ChangeLog = DefaultChangeLog
-	}
-	c.ChangeLog = max(c.ChangeLog, minChangeLog)
-	return c
-}
 
 // Registry keeps the identities of one namespace in a JetStream key-value bucket of that namespace's.
 //
 // # Records
 //
 // The bucket is "prism-<namespace>". Each identity has one key, its name as multicastregistry.EncodeName spells it, with one
-// record as JSON: metadata, TTL, when it was registered, when it expires, and the revision of its registration. A revision is
-// the sequence of the message in the bucket's stream, so every change has one, and they have no gaps.
+// record: TTL, when it was registered, when it expires, the revision of its registration, and the metadata in wire form. A
+// revision is the sequence of the message in the bucket's stream, so every change has one, and they have no gaps.
 //
 // Everything but a first create reads the record and writes it back under the condition that it is still the last one of its
 // key, again and again until that holds or the context ends: two round trips. So a renewal never brings back what a replace or a
@@ -111,10 +53,18 @@ func (c RegistryConfig) withDefaults() RegistryConfig {
 // # Leases
 //
 // Times are the clock of the server that leads the bucket, as clock estimates it; the record has them to the microsecond, and
-// whoever reads it finds it absent from that instant on. The server itself removes the record, and what a delete leaves, by its
-// TTL for each message, whole seconds later (lag): no record of a finite lease lasts for ever, even if no Prism runs any more.
-// That removal is by sequence and says nothing. The server's own markers for what has expired are not used: they are written
-// without a condition, and can overwrite a registration that was acknowledged an instant before.
+// whoever reads it finds it absent from that instant on. The server itself removes the record a day or the TTL later, whichever
+// is more, and what is left in its place after an end or a delete seconds later, by its TTL for each message: no record of a
+// finite lease lasts for ever, even if no Prism runs any more. That removal is by sequence and says nothing. The server's own
+// markers for what has expired are not used: they are written without a condition, and can overwrite a registration that was
+// acknowledged an instant before.
+//
+// # Outages
+//
+// When no process has reached the servers for OutageAfter, or none ran, whoever does so next records an outage: what had not
+// ended when it began lasts for at least its TTL after it ended, if the outage took no longer than the servers keep records. It
+// is logged as a warning, told in the change feed as an Extend, and shows in ExpiresAt. It is found out by a mark about once a
+// second in a stream of its own, "prism-seen-<namespace>"; see keeper, and outages for how one is counted in.
 //
 // # Change log
 //
@@ -127,36 +77,46 @@ type Registry struct {
 	bucket *stream
 	log    *stream
 	told   string // the log's subject
+	seen   *stream
+	mark   string // the subject of marks
 	clock  *clock
+	keeper *keeper
 	lag    time.Duration
+	kept   time.Duration
 }
 
 // OpenRegistry opens the bucket and the change log of a namespace, and makes them where they are absent. ErrUnsupported when
 // the servers have no JetStream, or one older than that of nats-server 2.11; other errors when the streams exist with another
-// configuration. The connection stays the caller's.
+// configuration. The connection stays the caller's; until it is closed, the registry looks for outages.
 func OpenRegistry(ctx context.Context, conn *Conn, cfg RegistryConfig) (*Registry, error) {
-	return openRegistry(ctx, conn, cfg, lag)
+	return openRegistry(ctx, conn, cfg, lag, keptFor)
 }
 
-func openRegistry(ctx context.Context, conn *Conn, cfg RegistryConfig, lag time.Duration) (*Registry, error) {
+func openRegistry(ctx context.Context, conn *Conn, cfg RegistryConfig, lag, kept time.Duration) (*Registry, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
 	bucket := "prism-" + cfg.Namespace
 	r := &Registry{
-		conn: conn, cfg: cfg, lag: lag,
+		conn: conn, cfg: cfg, lag: lag, kept: kept,
 		prefix: "$KV." + bucket + ".",
 		bucket: &stream{conn: conn, name: "KV_" + bucket},
 		log:    &stream{conn: conn, name: "prism-changes-" + cfg.Namespace},
 		told:   "prism-changes." + cfg.Namespace,
+		seen:   &stream{conn: conn, name: "prism-seen-" + cfg.Namespace},
+		mark:   "prism-seen." + cfg.Namespace,
 	}
+	r.keeper = newKeeper(r, cfg.OutageAfter)
 	r.clock = newClock(func(ctx context.Context) error {
 		_, err := r.bucket.info(ctx, "", 0)
 		return err
 	}, conn.epoch, time.Now)
 	r.bucket.clock = r.clock
 	if err := r.ensure(ctx); err != nil {
+		return nil, wrap("open registry", cfg.Namespace, err)
+	}
+	if err := r.keeper.start(ctx); err != nil {
 		return nil, wrap("open registry", cfg.Namespace, err)
 	}
 	return r, nil
@@ -193,6 +153,13 @@ func (r *Registry) ensure(ctx context.Context) error {
 		Description:       "Prism: the latest changes of namespace " + r.cfg.Namespace,
 		MaxMsgsPerSubject: -1, MaxMsgs: int64(r.cfg.ChangeLog), MaxAge: changeLogAge, MaxBytes: -1, MaxMsgSize: -1, MaxConsumers: -1,
 		AllowDirect: true,
+	}); err != nil {
+		return w.instead(ctx, err)
+	}
+	if err := r.seen.ensure(ctx, js, jetstream.StreamConfig{
+		Name: r.seen.name, Subjects: []string{r.mark}, Storage: storage, Replicas: r.cfg.Replicas,
+		Description:       "Prism: when somebody last reached namespace " + r.cfg.Namespace,
+		MaxMsgsPerSubject: 1, MaxMsgs: -1, MaxBytes: -1, MaxMsgSize: -1, MaxConsumers: -1, AllowDirect: true,
 	}); err != nil {
 		return w.instead(ctx, err)
 	}
@@ -236,28 +203,26 @@ func (r *Registry) write(
 	if header == nil {
 		header = nats.Header{}
 	}
-	header[headerExpected] = []string{strconv.FormatUint(expected, 10)}
 	if ttl > 0 {
 		header[headerTTL] = []string{strconv.FormatInt(int64((ttl+time.Second-1)/time.Second), 10)}
 	}
-	reply, err := r.bucket.request(ctx, r.prefix+name, header, data)
+	return r.bucket.write(ctx, r.prefix+name, expected, header, data)
+}
+
+// write publishes a message under the condition that the last one of its subject has the given sequence, 0 for none, and returns
+// the new one's. errConflict when that does not hold.
+func (s *stream) write(
+	ctx context.Context, subject string, expected uint64, header nats.Header, data []byte,
+) (seq uint64, err error) {
+	header[headerExpected] = []string{strconv.FormatUint(expected, 10)}
+	reply, err := s.request(ctx, subject, header, data)
 	if err != nil {
 		return 0, err
 	}
-	var ack struct {
-		Error *jetstream.APIError `json:"error"`
-		Seq   uint64              `json:"seq"`
-	}
-	if err := json.Unmarshal(reply.Data, &ack); err != nil {
-		return 0, fmt.Errorf("an answer that is no acknowledgement: %w", err)
-	}
-	if ack.Error == nil {
-		return ack.Seq, nil
-	}
-	if code := ack.Error.ErrorCode; code == jetstream.JSErrCodeStreamWrongLastSequence || code == codeInProcess {
+	if seq, err = parsePubAck(reply); isConflict(err) {
 		return 0, errConflict
 	}
-	return 0, ack.Error
+	return seq, err
 }
 
 // codeInProcess is what a replicated stream answers while another change of the key is under way.
@@ -265,16 +230,16 @@ const codeInProcess = 10_164
 
 // store writes a record. The caller tells of it.
 func (r *Registry) store(ctx context.Context, name string, expected uint64, next *record) (uint64, error) {
-	data, err := json.Marshal(next)
-	if err != nil {
-		return 0, err
-	}
+	data := next.append(nil)
 	if most := r.conn.MaxPayload(); len(data) > most {
-		return 0, invalid("metadata", "takes %d bytes as JSON, this server takes %d", len(data), most)
+		return 0, invalid("metadata", "takes %d bytes, this server takes %d", len(data), most)
 	}
 	ttl := time.Duration(0)
 	if next.TTL > 0 {
-		ttl = next.ttl() + r.lag
+		ttl = next.ttl()
+		if kept := max(ttl, r.kept); kept <= math.MaxInt64-ttl {
+			ttl += kept
+		}
 	}
 	return r.write(ctx, name, expected, ttl, nil, data)
 }
@@ -290,9 +255,7 @@ func (r *Registry) tell(over *last, e logEntry) {
 }
 
 func (r *Registry) append(e *logEntry) {
-	if data, err := json.Marshal(e); err == nil {
-		_ = r.conn.nc.Publish(r.told, data)
-	}
+	_ = r.conn.nc.Publish(r.told, e.append(nil))
 }
 
 // last is a key's last message: what it says, and what it changed. That of an absent key has sequence 0.
@@ -309,12 +272,30 @@ func (r *Registry) current(ctx context.Context, name string) (l last, err error)
 	if err != nil || !ok {
 		return l, err
 	}
-	l.state, l.at = parseState(m), m.at
-	if l.at.IsZero() {
+	if l.state, err = parseState(m); err != nil {
+		return l, err
+	}
+	if l.at = m.at; l.at.IsZero() {
 		l.at = r.clock.estimate()
 	}
-	l.entry, l.ours = entryOf(name, &l.state, m)
-	return l, nil
+	l.entry, l.ours, err = entryOf(name, m)
+	return l, err
+}
+
+// over tells whether there is no lease that lasts. Before it takes somebody for absent whom an outage may have prolonged, it
+// looks.
+func (r *Registry) over(ctx context.Context, s *state, now time.Time) (bool, error) {
+	if !s.present {
+		return true, nil
+	}
+	if !s.record.over(now, r.keeper.known()) {
+		return false, nil
+	}
+	known, err := r.keeper.current(ctx)
+	if err != nil {
+		return false, err
+	}
+	return s.record.over(now, known), nil
 }
 
 // expire puts the end of a lease in the place of its record, and returns what is the key's last message then.
@@ -347,10 +328,7 @@ func (r *Registry) put(
 	if err != nil {
 		return stored, err
 	}
-	next := record{}
-	if next.Metadata, err = encodeMetadata(metadata); err != nil {
-		return stored, err
-	}
+	next := record{Metadata: string(multicastregistry.AppendMetadata(nil, metadata))}
 	name := multicastregistry.EncodeName(identity.ID)
 	known := mode == multicastregistry.Create // as a rule a create finds nothing
 	over := last{}
@@ -361,13 +339,16 @@ func (r *Registry) put(
 			}
 		}
 		now, err := r.clock.now(ctx)
+		if err != nil {
+			return stored, err
+		}
+		ended, err := r.over(ctx, &over.state, now)
 		switch {
 		case err != nil:
 			return stored, err
-		case !over.present:
-		case !over.record.over(now) && mode == multicastregistry.Create:
+		case !ended && mode == multicastregistry.Create:
 			return stored, multicastregistry.ErrAlreadyExists
-		case over.record.over(now):
+		case ended && over.present:
 			over, err = r.expire(ctx, name, &over)
 		}
 		if err == nil {
@@ -379,8 +360,8 @@ func (r *Registry) put(
 			var seq uint64
 			if seq, err = r.store(ctx, name, over.seq, &next); err == nil {
 				r.tell(&over, logEntry{Seq: seq, Kind: entryPut, Name: name, Record: &next})
-				stored, _ = (&record{TTL: next.TTL, Registered: next.Registered, Expires: next.Expires}).identity(identity.ID, seq)
-				stored.Metadata = metadata
+				stored = next.identity(identity.ID, seq, nil)
+				stored.Metadata, stored.Encoded = metadata, ""
 				return stored, nil
 			}
 		}
@@ -430,7 +411,10 @@ func (r *Registry) renew(ctx context.Context, name string, ttl time.Duration) (l
 		if err != nil {
 			return lease, err
 		}
-		if !over.live(now) {
+		switch ended, err := r.over(ctx, &over.state, now); {
+		case err != nil:
+			return lease, err
+		case ended:
 			return lease, multicastregistry.ErrNotFound
 		}
 		next := over.record
@@ -444,7 +428,9 @@ func (r *Registry) renew(ctx context.Context, name string, ttl time.Duration) (l
 		switch {
 		case err == nil:
 			r.tell(&over, logEntry{Seq: seq, Kind: entryRenew, Name: name, Record: next.told()})
-			return next.lease(), nil
+			lease = next.lease(nil)
+			lease.Of = multicastregistry.Revision(next.Revision)
+			return lease, nil
 		case !errors.Is(err, errConflict):
 			return lease, err
 		}
@@ -470,8 +456,9 @@ func (r *Registry) remove(ctx context.Context, name string, only multicastregist
 		if err != nil {
 			return false, err
 		}
-		if !over.live(now) || only != 0 && uint64(only) != over.registration() {
-			return false, nil
+		ended, err := r.over(ctx, &over.state, now)
+		if err != nil || ended || only != 0 && uint64(only) != over.registration() {
+			return false, err
 		}
 		seq, err := r.write(ctx, name, over.seq, r.lag, nats.Header{headerOperation: {operationDelete}}, nil)
 		switch {
@@ -503,10 +490,10 @@ func (r *Registry) Live(ctx context.Context, ids []string) ([]bool, error) {
 		}
 	}
 	err := r.bucket.lastOf(ctx, subjects, func(m streamMsg) error {
-		s := parseState(m)
-		s.record.Metadata = nil
+		s, err := parseState(m)
+		s.record.Metadata = ""
 		states[m.subject] = s
-		return nil
+		return err
 	})
 	if err != nil {
 		return nil, wrap("probe", "", err)
@@ -518,7 +505,11 @@ func (r *Registry) Live(ctx context.Context, ids []string) ([]bool, error) {
 	live := make([]bool, len(ids))
 	for i, id := range ids {
 		s := states[r.prefix+multicastregistry.EncodeName(id)]
-		live[i] = s.live(now)
+		ended, err := r.over(ctx, &s, now)
+		if err != nil {
+			return nil, wrap("probe", "", err)
+		}
+		live[i] = !ended
 	}
 	return live, nil
 }

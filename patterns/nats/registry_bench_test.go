@@ -153,8 +153,12 @@ func BenchmarkScanBucket(b *testing.B) {
 					if err != nil {
 						b.Fatal(err)
 					}
-					s := parseState(streamMsg{seq: 1, data: m.Data()})
-					if i, err := s.record.identity(m.Subject(), s.registration()); err != nil || filter.Match(e, i.Metadata) && i.ID == "" {
+					s, err := parseState(streamMsg{seq: 1, data: m.Data()})
+					if err != nil {
+						b.Fatal(err)
+					}
+					metadata, err := mr.DecodeMetadata(s.record.Metadata)
+					if err != nil || filter.Match(e, metadata) && m.Subject() == "" {
 						b.Fatal(err)
 					}
 				}
@@ -163,4 +167,64 @@ func BenchmarkScanBucket(b *testing.B) {
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(size), "ns/identity")
 		})
 	}
+}
+
+// BenchmarkCopy copies 100,000 identities of five fields at the start of a process. Peer: an ordered consumer that delivers the
+// last message of each key, which nobody decodes.
+func BenchmarkCopy(b *testing.B) {
+	const many = 100_000
+	r := benchmarked(b, 0)
+	now := time.Now()
+	for i := range many {
+		identity := benchIdentity(i)
+		next := record{
+			Metadata: string(mr.AppendMetadata(nil, identity.Metadata)), Registered: now.UnixMicro(),
+		}
+		next.begin(identity.TTL, now)
+		if err := r.conn.nc.Publish(r.prefix+identity.ID, next.append(nil)); err != nil {
+			b.Fatal(err)
+		}
+		if i%10_000 == 0 {
+			if err := r.conn.roundTrip(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	until(b, "the server has stored them", func() bool {
+		head, err := r.Head(b.Context())
+		return err == nil && head >= many
+	})
+	js, err := jetstream.New(r.conn.nc)
+	if err != nil {
+		b.Fatal(err)
+	}
+	against(b, 1, func(int) {
+		copied := copyOf(b, r)
+		for {
+			if _, err := copied.Reach(b.Context(), many); err == nil {
+				break
+			}
+		}
+		if n, err := copied.Count(b.Context()); err != nil || n != many {
+			b.Fatalf("%d identities, %v", n, err)
+		}
+	}, func(int) {
+		c, err := js.OrderedConsumer(b.Context(), r.bucket.name, jetstream.OrderedConsumerConfig{
+			DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy,
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+		messages, err := c.Messages()
+		if err != nil {
+			b.Fatal(err)
+		}
+		for range many {
+			if _, err := messages.Next(); err != nil {
+				b.Fatal(err)
+			}
+		}
+		messages.Stop()
+	})
+	b.ReportMetric(b.Elapsed().Seconds()/float64(b.N), "s/copy")
 }

@@ -237,25 +237,30 @@ func TestSweeper(t *testing.T) {
 	s := newSweeper(nil)
 	s.delay = 0
 	at := time.UnixMilli
-	s.note("a", 1, 100_000)
-	s.note("b", 2, 200_000)
-	s.note("a", 3, 300_000) // renewed
-	s.note("c", 4, 50_000)
-	s.note("c", 5, 0)      // deleted
-	s.note("b", 1, 10_000) // old news
-	if due, pause := s.take(at(99)); len(due) != 0 || pause != 101*time.Millisecond {
+	const second = int64(1000) // of a TTL
+	s.note("a", 1, 100_000, second)
+	s.note("b", 2, 200_000, second)
+	s.note("a", 3, 300_000, second) // renewed
+	s.note("c", 4, 50_000, second)
+	s.note("c", 5, 0, 0)           // deleted
+	s.note("b", 1, 10_000, second) // old news
+	if due, pause := s.take(at(99), nil); len(due) != 0 || pause != 101*time.Millisecond {
 		t.Errorf("due %v, pause %v", due, pause)
 	}
-	if due, _ := s.take(at(200)); len(due) != 1 || due[0].name != "b" || due[0].seq != 2 {
+	if due, _ := s.take(at(200), nil); len(due) != 1 || due[0].name != "b" || due[0].seq != 2 {
 		t.Errorf("due %v", due)
 	}
 	for n := range uint64(5000) {
-		s.note("busy", 10+n, 1_000_000+int64(n))
+		s.note("busy", 10+n, 1_000_000+int64(n), second)
 	}
 	if len(s.due) > 2000 {
 		t.Errorf("%d places for 2 leases", len(s.due))
 	}
-	if due, pause := s.take(at(5000)); len(due) != 2 || pause != sweepLook {
+	outage := outages{{300_000, 600_000}} // ends "a", and prolongs "busy"
+	if due, pause := s.take(at(1500), outage); len(due) != 1 || due[0].name != "a" || pause != 100*time.Millisecond {
+		t.Errorf("due %v, pause %v", due, pause)
+	}
+	if due, pause := s.take(at(5000), outage); len(due) != 1 || due[0].name != "busy" || pause != sweepLook {
 		t.Errorf("due %v, pause %v", due, pause)
 	}
 }

@@ -2,7 +2,6 @@ package nats
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -54,7 +53,7 @@ func TestRegistryNothingImmortal(t *testing.T) {
 	for _, read := range []bool{false, true} {
 		t.Run(fmt.Sprintf("feed %v", read), func(t *testing.T) {
 			c := opening(t, testenv.NATS(t).URL)
-			r, err := openRegistry(within(t), c, RegistryConfig{Namespace: testenv.Prefix(t)}, time.Second)
+			r, err := openRegistry(within(t), c, RegistryConfig{Namespace: testenv.Prefix(t)}, time.Second, time.Second)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -339,6 +338,8 @@ func TestOpenRegistryFails(t *testing.T) {
 		"replicas":   {Namespace: "a", Replicas: 6},
 		"storage":    {Namespace: "a", Storage: "tape"},
 		"change_log": {Namespace: "a", ChangeLog: -1},
+
+		"outage_after": {Namespace: "a", OutageAfter: time.Second},
 	} {
 		if _, err := OpenRegistry(t.Context(), c, cfg); !errors.As(err, &bad) || bad.Field != field {
 			t.Errorf("%s: %v", field, err)
@@ -354,10 +355,7 @@ func TestOpenRegistryFails(t *testing.T) {
 func TestRegistryManyKeys(t *testing.T) {
 	r := registry(t, opening(t, testenv.NATS(t).URL), RegistryConfig{Namespace: testenv.Prefix(t), Storage: StorageMemory})
 	const many = 101_500
-	data, err := json.Marshal(&record{TTL: -1, Registered: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
+	data := (&record{TTL: -1, Registered: 1}).append(nil)
 	for n := range many {
 		if err := r.conn.nc.Publish(fmt.Sprintf("%s%d", r.prefix, n), data); err != nil {
 			t.Fatal(err)

@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"iter"
 	"slices"
+	"sync"
 	"time"
 
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
@@ -27,6 +29,11 @@ const (
 	scanAnswer = 4 << 20
 	// keysOverlap is by how many keys two pages of the leader's list must overlap where it does not fit into one.
 	keysOverlap = 1000
+	// pageOfAll is how many messages one answer has when everything is read, pagesAhead how many answers may wait to be visited,
+	// and pagesBeyond how many are read behind what was there at first.
+	pageOfAll   = 2000
+	pagesAhead  = 2
+	pagesBeyond = 500
 	// retryBehind is the pause before a replica that is behind is asked again.
 	retryBehind = 5 * time.Millisecond
 )
@@ -36,16 +43,25 @@ func (r *Registry) Scan(ctx context.Context, match *filter.Expr) iter.Seq2[multi
 	return func(yield func(multicastregistry.Identity, error) bool) {
 		stopped := false
 		err := r.walk(ctx, func(name string, s state) error {
-			if !s.live(r.clock.estimate()) {
-				return nil
+			now := r.clock.estimate()
+			ended, err := r.over(ctx, &s, now)
+			if err != nil {
+				return err
 			}
 			id, ok := multicastregistry.DecodeName(name)
-			if !ok {
+			if ended || !ok {
+				if ok && s.present && s.record.over(now.Add(-r.lag), r.keeper.known()) {
+					r.keeper.bury(name, s.seq)
+				}
 				return nil
 			}
-			found, err := s.record.identity(id, s.registration())
-			if err != nil || !filter.Match(match, found.Metadata) {
-				return err
+			found := s.record.identity(id, s.registration(), r.keeper.known())
+			if found.Metadata, err = multicastregistry.DecodeMetadata(found.Encoded); err != nil {
+				return fmt.Errorf("the record of %q: %w", id, err)
+			}
+			found.Encoded = ""
+			if !filter.Match(match, found.Metadata) {
+				return nil
 			}
 			if stopped = !yield(found, nil); stopped {
 				return errStopped
@@ -87,6 +103,68 @@ func (r *Registry) walk(ctx context.Context, visit func(name string, s state) er
 		keys = keys[n:]
 	}
 	return nil
+}
+
+// everything visits what each key's last message says, at least once, and newer states later. It is for who follows the changes
+// behind a sequence as well. A bucket of one replica is read from its begin to its end, where everything is that was rewritten
+// meanwhile: several times as fast as by its keys.
+func (r *Registry) everything(ctx context.Context, head uint64, visit func(name string, s state) error) error {
+	if r.bucket.replicas.Load() != 1 {
+		return r.walk(ctx, visit)
+	}
+	reading, stop := context.WithCancel(ctx)
+	pages := make(chan []streamMsg, pagesAhead)
+	var failure error
+	var reader sync.WaitGroup
+	defer reader.Wait()
+	defer stop()
+	reader.Go(func() {
+		defer close(pages)
+		failure = r.readThrough(reading, head, pages)
+	})
+	for page := range pages {
+		for _, m := range page {
+			if err := r.visitOne(ctx, m, visit); err != nil {
+				return err
+			}
+		}
+	}
+	if errors.Is(failure, errNoEnd) {
+		return r.walk(ctx, visit)
+	}
+	return failure
+}
+
+// errNoEnd says that a bucket is rewritten faster than it is read.
+var errNoEnd = errors.New("there is no end")
+
+// readThrough reads a bucket from its begin to its end: until there is nothing where it goes on.
+func (r *Registry) readThrough(ctx context.Context, head uint64, pages chan<- []streamMsg) error {
+	reader, err := r.bucket.open()
+	if err != nil {
+		return err
+	}
+	defer reader.close()
+	for next, beyond := uint64(1), 0; ; {
+		body := fmt.Appendf(nil, `{"seq":%d,"next_by_subj":">","batch":%d,"max_bytes":%d}`, next, pageOfAll, scanAnswer)
+		p, err := reader.read(ctx, body)
+		if err != nil || len(p.messages) == 0 {
+			return err
+		}
+		select {
+		case pages <- p.messages:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if p.pending == 0 { // at the end of the answer, not at its begin
+			return nil
+		}
+		if next = p.messages[len(p.messages)-1].seq + 1; next > head {
+			if beyond++; beyond > pagesBeyond {
+				return errNoEnd
+			}
+		}
+	}
 }
 
 // readKeys visits the last message of each of a few keys.
@@ -148,5 +226,9 @@ func (r *Registry) visitOne(ctx context.Context, m streamMsg, visit func(name st
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return visit(r.name(m), parseState(m))
+	s, err := parseState(m)
+	if err != nil {
+		return fmt.Errorf("%s: %w", m.subject, err)
+	}
+	return visit(r.name(m), s)
 }

@@ -48,6 +48,7 @@ type streamInfo struct {
 		FirstSeq uint64            `json:"first_seq"`
 		FirstAt  time.Time         `json:"first_ts"`
 		LastSeq  uint64            `json:"last_seq"`
+		LastAt   time.Time         `json:"last_ts"`
 		Subjects map[string]uint64 `json:"subjects"`
 	} `json:"state"`
 }
@@ -266,13 +267,14 @@ func (r *reader) read(ctx context.Context, body []byte) (p page, err error) {
 	inbox, subject := r.inbox+"."+strconv.Itoa(r.n), "$JS.API.DIRECT.GET."+r.stream.name
 	w := c.watch.open()
 	defer w.close()
+	epoch := c.epoch()
 	if err := c.nc.PublishRequest(subject, inbox, body); err != nil {
 		return p, err
 	}
 	limited, cancel := c.within(ctx)
 	defer cancel()
 	for {
-		m, err := r.sub.NextMsgWithContext(limited)
+		m, err := r.next(limited, epoch)
 		if err != nil {
 			if refusal := w.about(subject); refusal != nil && ctx.Err() == nil {
 				return p, refusal
@@ -297,6 +299,22 @@ func (r *reader) read(ctx context.Context, body []byte) (p page, err error) {
 			return p, nil
 		default:
 			return p, statusError(m)
+		}
+	}
+}
+
+// next waits for a message, as long as the connection is the one that the request was written to.
+func (r *reader) next(ctx context.Context, epoch uint64) (*nats.Msg, error) {
+	for {
+		slice, cancel := context.WithTimeout(ctx, lookForLoss)
+		m, err := r.sub.NextMsgWithContext(slice)
+		cancel()
+		c := r.stream.conn
+		switch {
+		case err == nil || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded):
+			return m, err
+		case c.epoch() != epoch || !c.nc.IsConnected():
+			return nil, &unansweredError{cause: errLostWrites}
 		}
 	}
 }

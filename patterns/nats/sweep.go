@@ -20,6 +20,9 @@ const (
 // sweeper turns the ends of leases into changes, for as long as a change feed is read. Each feed has one; that several do the
 // same work does no harm, because an end is written under the condition that the record is still the key's last message. A
 // lease that no sweeper comes to in time is over all the same, and the server removes the record without a word.
+//
+// It does not write on the word of the clock alone that a lease has ended: what it sends might be delivered behind an outage that
+// began before. First the server must be known to have been reached after the end.
 type sweeper struct {
 	registry *Registry
 	delay    time.Duration
@@ -30,19 +33,22 @@ type sweeper struct {
 	due    leaseHeap         // has outdated ones too
 }
 
-// leaseEnd is when the lease of a record ends.
+// leaseEnd is when the lease of a record ends, or at least may.
 type leaseEnd struct {
-	at   int64 // microseconds of the Unix epoch
-	name string
-	seq  uint64
+	at      int64 // microseconds of the Unix epoch; without the outages of late
+	expires int64 // as the record says
+	ttl     int64
+	name    string
+	seq     uint64
 }
 
 func newSweeper(r *Registry) *sweeper {
 	return &sweeper{registry: r, delay: rand.N(sweepSpread), wake: make(chan struct{}, 1), leases: make(map[string]uint64)}
 }
 
-// note takes a key's state into account, unless a newer one is known.
-func (s *sweeper) note(name string, seq uint64, expires int64) {
+// note takes a key's state into account, unless a newer one is known. Expires and TTL are those of its record; 0 when it has
+// none, or never ends.
+func (s *sweeper) note(name string, seq uint64, expires, ttl int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.leases[name] > seq {
@@ -56,7 +62,7 @@ func (s *sweeper) note(name string, seq uint64, expires int64) {
 	if len(s.due) > 2*len(s.leases)+1000 {
 		s.compact()
 	}
-	heap.Push(&s.due, leaseEnd{expires, name, seq})
+	heap.Push(&s.due, leaseEnd{at: expires, expires: expires, ttl: ttl, name: name, seq: seq})
 	if s.due[0].seq == seq {
 		select {
 		case s.wake <- struct{}{}:
@@ -78,8 +84,9 @@ func (s *sweeper) compact() {
 	heap.Init(&s.due)
 }
 
-// take returns what is due now, up to sweepAtOnce, and how long to wait when that is nothing.
-func (s *sweeper) take(now time.Time) (due []leaseEnd, pause time.Duration) {
+// take returns what is due now, up to sweepAtOnce, and how long to wait when that is nothing. What an outage has prolonged comes
+// later.
+func (s *sweeper) take(now time.Time, known outages) (due []leaseEnd, pause time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for len(s.due) > 0 && len(due) < sweepAtOnce {
@@ -88,12 +95,46 @@ func (s *sweeper) take(now time.Time) (due []leaseEnd, pause time.Duration) {
 			return due, min(pause, sweepLook)
 		}
 		heap.Pop(&s.due)
-		if s.leases[l.name] == l.seq {
-			delete(s.leases, l.name)
-			due = append(due, l)
+		if s.leases[l.name] != l.seq {
+			continue
 		}
+		if end := known.end(l.expires, l.ttl); end > l.at {
+			l.at = end
+			heap.Push(&s.due, l)
+			continue
+		}
+		delete(s.leases, l.name)
+		due = append(due, l)
 	}
 	return due, sweepLook
+}
+
+// ended is take with the outages, once the server has been reached after the last end.
+func (s *sweeper) ended(ctx context.Context) (due []leaseEnd, pause time.Duration, err error) {
+	r := s.registry
+	for {
+		known, err := r.keeper.current(ctx)
+		if err != nil {
+			return nil, 0, err
+		}
+		now := r.clock.estimate()
+		if due, pause = s.take(now, known); len(due) == 0 {
+			return due, pause, nil
+		}
+		last := int64(0)
+		for _, l := range due {
+			last = max(last, l.at)
+		}
+		if last <= r.clock.contact().UnixMicro() {
+			return due, pause, nil
+		}
+		for _, l := range due { // not yet
+			s.note(l.name, l.seq, l.expires, l.ttl)
+		}
+		if _, err := r.bucket.info(ctx, "", 0); err != nil {
+			return nil, 0, err
+		}
+	}
 }
 
 // run sweeps until the context ends.
@@ -101,7 +142,10 @@ func (s *sweeper) run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for ctx.Err() == nil {
-		due, pause := s.take(s.registry.clock.estimate())
+		due, pause, err := s.ended(ctx)
+		if err != nil { // an outage, in which nothing ends: the feed that this serves ends too
+			pause = headEvery
+		}
 		var all sync.WaitGroup
 		for _, l := range due {
 			all.Go(func() {

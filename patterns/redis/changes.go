@@ -24,7 +24,7 @@ const (
 	// feedBatch is how many entries a feed reads at once.
 	feedBatch = 500
 	// feedPoll is how many identities of a snapshot pass, and feedPollEvery how much time, between two looks at the log.
-	feedPoll      = 256
+	feedPoll      = 32
 	feedPollEvery = 10 * time.Millisecond
 	// restartPause and maxRestartPause bound the pause before a reader that the log has left behind begins again.
 	restartPause    = 5 * time.Millisecond
@@ -48,7 +48,7 @@ func (r *Registry) Changes(
 	ctx context.Context, after multicastregistry.Position,
 ) iter.Seq2[multicastregistry.Change, error] {
 	return func(yield func(multicastregistry.Change, error) bool) {
-		f := feed{registry: r, yield: yield}
+		f := feed{registry: r, yield: yield, decode: asEncoded()}
 		if err := f.run(ctx, after); err != errStop { //nolint:errorlint // our own, and never wrapped
 			yield(multicastregistry.Change{}, r.conn.wrap(ctx, "changes", "", err))
 		}
@@ -63,12 +63,15 @@ func (r *Registry) Changes(
 type feed struct {
 	registry *Registry
 	yield    func(multicastregistry.Change, error) bool
+	decode   metadataDecoder
 
 	at      cursor // what was yielded
 	head    cursor // of the registry, as it was read last
+	away    outage // that was not recorded then
 	settled bool   // the reader has an exact copy
 	synced  time.Time
 	told    map[string]told // during a snapshot
+	outages []outage        // that the log has told of during a snapshot
 }
 
 // told is what the log told about an identity: all of it, or the latest lease only.
@@ -111,6 +114,9 @@ func (f *feed) follow(ctx context.Context) error {
 	f.synced = time.Time{}
 	for goal := f.head.revision; ; {
 		if f.at.revision >= goal && time.Since(f.synced) >= feedTick {
+			if err := f.extend(); err != nil {
+				return err
+			}
 			if err := f.sync(); err != nil {
 				return err
 			}
@@ -122,18 +128,27 @@ func (f *feed) follow(ctx context.Context) error {
 	}
 }
 
+// extend tells the reader of an outage that nobody has recorded yet, under the revision that it has reached already: before it
+// is Synced, and again until the outage is in the log.
+func (f *feed) extend() error {
+	if f.away.none() {
+		return nil
+	}
+	return f.emit(f.away.change(f.at.revision))
+}
+
 // sync tells the reader that it has everything up to the cursor.
 func (f *feed) sync() error {
 	f.settled, f.synced = true, time.Now()
 	return f.emit(multicastregistry.Change{
-		Kind: multicastregistry.Synced, Revision: multicastregistry.Revision(f.at.revision),
+		Kind: multicastregistry.Synced, Revision: multicastregistry.Revision(f.at.revision), Epoch: f.at.epoch + ":" + f.at.run,
 	})
 }
 
 // snapshot yields a Reset and everything that is live, up to an exact copy. When the log is cut meanwhile, that is errGap.
 func (f *feed) snapshot(ctx context.Context) error {
 	f.settled, f.told = false, make(map[string]told)
-	defer func() { f.told = nil }()
+	defer func() { f.told, f.outages = nil, nil }()
 	if err := f.emit(multicastregistry.Change{Kind: multicastregistry.Reset}); err != nil {
 		return err
 	}
@@ -142,18 +157,20 @@ func (f *feed) snapshot(ctx context.Context) error {
 	}
 	f.at = f.head
 	polled, n := time.Now(), 0
-	for identity, err := range f.registry.Scan(ctx, nil) {
+	for batch, err := range f.registry.batches(ctx) {
 		if err != nil {
 			return err
 		}
-		if err := f.found(identity); err != nil {
-			return err
-		}
-		if n++; n%feedPoll == 0 || time.Since(polled) > feedPollEvery {
-			if err := f.catchUp(ctx); err != nil {
+		for _, identity := range batch {
+			if err := f.found(identity); err != nil {
 				return err
 			}
-			polled = time.Now()
+			if n++; n%feedPoll == 0 && time.Since(polled) > feedPollEvery {
+				if err := f.catchUp(ctx); err != nil {
+					return err
+				}
+				polled = time.Now()
+			}
 		}
 	}
 	return f.catchUp(ctx)
@@ -184,6 +201,9 @@ func (f *feed) found(identity multicastregistry.Identity) error {
 	if ok {
 		identity.TTL, identity.ExpiresAt = known.lease.TTL, known.lease.ExpiresAt
 	}
+	for _, o := range f.outages { // the scan may have read it before
+		identity.ExpiresAt = o.extended(identity.ExpiresAt, identity.TTL)
+	}
 	return f.emit(multicastregistry.Change{
 		Kind: multicastregistry.Put, Identity: identity, Revision: identity.Revision,
 	})
@@ -207,7 +227,7 @@ func (f *feed) advance(ctx context.Context, wait time.Duration) error {
 		return errGap
 	}
 	for i := range entries {
-		change, before, err := f.registry.parseEntry(&entries[i])
+		change, before, err := f.registry.parseEntry(&entries[i], f.decode)
 		if err != nil {
 			return err
 		}
@@ -229,6 +249,10 @@ func (f *feed) advance(ctx context.Context, wait time.Duration) error {
 // remember notes during a snapshot what the log tells.
 func (f *feed) remember(c multicastregistry.Change) {
 	if f.told == nil {
+		return
+	}
+	if c.Kind == multicastregistry.Extend {
+		f.outages = append(f.outages, outage{c.Since, c.Until})
 		return
 	}
 	known := f.told[c.Identity.ID]
@@ -255,7 +279,7 @@ func (f *feed) readHead(ctx context.Context) error {
 		return err
 	}
 	defer cancel()
-	if f.head, err = f.registry.readHead(bounded); err == nil {
+	if f.head, f.away, err = f.registry.readHead(bounded); err == nil {
 		f.registry.seen(int64(f.head.revision))
 	}
 	return err
@@ -283,8 +307,10 @@ func (f *feed) read(ctx context.Context, wait time.Duration) ([]rueidis.XRangeEn
 }
 
 // parseEntry returns what an entry of the log tells, and the revision before it. Kind is 0 when only the revision has changed.
-func (r *Registry) parseEntry(entry *rueidis.XRangeEntry) (c multicastregistry.Change, before uint64, err error) {
-	p := entryParser{fields: entry.FieldValues}
+func (r *Registry) parseEntry(
+	entry *rueidis.XRangeEntry, decode metadataDecoder,
+) (c multicastregistry.Change, before uint64, err error) {
+	p := entryParser{fields: entry.FieldValues, decode: decode}
 	c, before = p.parse(entry.ID)
 	if p.err != nil {
 		return c, 0, fmt.Errorf("%w: entry %s of %s: %w", errReply, entry.ID, r.keys.log, p.err)
@@ -295,6 +321,7 @@ func (r *Registry) parseEntry(entry *rueidis.XRangeEntry) (c multicastregistry.C
 // entryParser reads the fields of an entry of the log, and keeps the first error.
 type entryParser struct {
 	fields map[string]string
+	decode metadataDecoder
 	err    error
 }
 
@@ -308,7 +335,12 @@ func (p *entryParser) parse(id string) (c multicastregistry.Change, before uint6
 	if _, ok := p.fields["b"]; ok {
 		before = uint64(p.number("b"))
 	}
-	if p.fields["k"] == "n" {
+	switch p.fields["k"] {
+	case "n":
+		return c, before
+	case "o":
+		away := outageOf(p.number("s"), p.number("u"))
+		c.Kind, c.Since, c.Until = multicastregistry.Extend, away.since, away.until
 		return c, before
 	}
 	i := &c.Identity
@@ -319,8 +351,7 @@ func (p *entryParser) parse(id string) (c multicastregistry.Change, before uint6
 	switch p.fields["k"] {
 	case "p":
 		c.Kind = multicastregistry.Put
-		i.Metadata, err = decodeMetadata(p.fields["m"])
-		if err != nil {
+		if err = p.decode(i, p.fields["m"]); err != nil {
 			p.failf("identity %q: %w", i.ID, err)
 		}
 		i.RegisteredAt = time.UnixMilli(p.number("r"))

@@ -135,8 +135,10 @@ func TestParseEntry(t *testing.T) {
 		before     uint64
 	}{
 		{"7-0", `k p i a=20b m {} t -1 r 5 e 0 b 3`, `1970 {a b map[] -1ns}`, 3},
-		{"7-0", `k p i a m {} t 2 r 5 e 9`, `1970 {a map[] 2ms}`, 6},
+		{"7-0", `k p i a m {"b":"c"} t 2 r 5 e 9`, `1970 {a map[b:c] 2ms}`, 6},
 		{"7-0", `k n b 3`, ``, 3},
+		{"7-0", `k o s 5 u 7 b 3`, `from 5 to 7`, 3},
+		{"7-0", `k o s 5`, `u "" is not a number`, 0},
 		{"7-0", `k q i a`, `k "q" is no kind of change`, 0},
 		{"7-0", `i a`, `k "" is no kind of change`, 0},
 		{"7-0", `k d i =`, `i "=" is not an encoded name`, 0},
@@ -154,7 +156,7 @@ func TestParseEntry(t *testing.T) {
 		for i := 0; i < len(list); i += 2 {
 			fields[list[i]] = list[i+1]
 		}
-		c, before, err := r.parseEntry(&rueidis.XRangeEntry{ID: row.id, FieldValues: fields})
+		c, before, err := r.parseEntry(&rueidis.XRangeEntry{ID: row.id, FieldValues: fields}, asEncoded())
 		if before != row.before {
 			t.Errorf("%s %s: the one before is %d", row.id, row.fields, before)
 		}
@@ -165,8 +167,16 @@ func TestParseEntry(t *testing.T) {
 			}
 			continue
 		}
+		if c.Kind == mr.Extend {
+			if got := fmt.Sprintf("from %d to %d", c.Since.UnixMilli(), c.Until.UnixMilli()); got != row.want || c.Revision != 7 {
+				t.Errorf("%s %s: %s at %d", row.id, row.fields, got, c.Revision)
+			}
+			continue
+		}
 		if i := c.Identity; c.Kind != 0 {
-			if got := fmt.Sprintf("%d {%s %v %v}", i.RegisteredAt.UTC().Year(), i.ID, i.Metadata, i.TTL); got != row.want {
+			metadata, err := mr.DecodeMetadata(i.Encoded)
+			noError(t, err)
+			if got := fmt.Sprintf("%d {%s %v %v}", i.RegisteredAt.UTC().Year(), i.ID, metadata, i.TTL); got != row.want {
 				t.Errorf("%s %s: %s", row.id, row.fields, got)
 			}
 		} else if row.want != "" {

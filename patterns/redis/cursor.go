@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/redis/rueidis"
+
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
 )
 
@@ -41,15 +43,25 @@ func (c cursor) continues(from cursor) bool {
 		(c.run == from.run || c.run == "" || from.run == "")
 }
 
-// readHead finds out where the history is.
-func (r *Registry) readHead(ctx context.Context) (cursor, error) {
-	fields, err := headScript.Exec(ctx, r.conn.read, []string{r.keys.head}, nil).ToArray()
+// readHead finds out where the history is, and what outage is not part of it yet.
+func (r *Registry) readHead(ctx context.Context) (cursor, outage, error) {
+	fields, err := headScript.Exec(ctx, r.conn.read, []string{r.keys.head}, []string{r.after}).ToArray()
 	if err != nil {
-		return cursor{}, err
+		return cursor{}, outage{}, err
 	}
-	if len(fields) != 3 {
-		return cursor{}, fmt.Errorf("%w: head: %d fields", errReply, len(fields))
+	if len(fields) != 5 {
+		return cursor{}, outage{}, fmt.Errorf("%w: head: %d fields", errReply, len(fields))
 	}
+	away, err := parseOutage(fields[3], fields[4])
+	if err != nil {
+		return cursor{}, outage{}, fmt.Errorf("%w: head: %w", errReply, err)
+	}
+	at, err := r.parseHead(fields)
+	return at, away, err
+}
+
+// parseHead reads where the history is.
+func (r *Registry) parseHead(fields []rueidis.RedisMessage) (cursor, error) {
 	run, err := fields[2].ToString()
 	if err != nil {
 		return cursor{}, err

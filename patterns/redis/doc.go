@@ -7,13 +7,17 @@
 // namespace has N such groups, each on its own slot, and an identity belongs to one of them:
 //
 //	{prism:presence}:id:<name>   hash     one identity: m metadata (JSON), t TTL in ms (-1: never expires), r registered
-//	                                      at and e expires at, both in ms of the Unix epoch (e 0: never), v revision.
-//	                                      Redis expires the key at e.
+//	                                      at and e expires at, both in ms of the Unix epoch (e 0: never; after an outage it
+//	                                      may be later than e says), v revision. Redis expires the key a day after e, or
+//	                                      t after it where that is longer; a sweep removes it soon after e.
 //	{prism:presence}:leases      zset     name -> e (+inf: never): membership, count, and the order of sweeping
-//	{prism:presence}:head        hash     revision: of the latest change; epoch: random, new when Redis lost the data
+//	{prism:presence}:head        hash     revision: of the latest change; epoch: random, new when Redis lost the data; seen:
+//	                                      when somebody swept last, swept: the same, and met all that was due; since, until:
+//	                                      when the latest outage was; all in ms of the Unix epoch: see lua/outage.lua
 //	{prism:presence}:log         stream   the change log, capped: entry <revision>-0 with k (p put, r renew, d delete,
 //	                                      x expire), i name, and m t r e as far as they changed; b, the revision before,
-//	                                      unless that is one less; k n: the revision was raised, nothing else (shards)
+//	                                      unless that is one less; k n: the revision was raised, nothing else (shards);
+//	                                      k o: an outage from s until u
 //
 // Names are spelled as multicastregistry.EncodeName does. With shards the tag is {prism:presence:<n>}.
 //
@@ -34,6 +38,13 @@
 // Every change is one script, which checks, writes and logs by Redis TIME, or does nothing. An identity is absent from the
 // millisecond at which its lease ends, by Redis' clock, whether Redis or a sweep has removed it or not. Nothing relies on
 // keyspace notifications, and no command looks through the whole keyspace.
+//
+// An outage ends no lease, be it one of Redis, of the way to it, or of all proxies, planned or not. It begins with the last
+// sweep before it, and is one when the next call comes more than OutageAfter later. What had not ended when it began lasts for
+// its TTL from its end on: whoever heartbeats has that long to do it, and whoever is gone expires then. All scripts go by that
+// rule from the first one after the outage on, a feed tells of it before it says Synced, and each process that sweeps logs it.
+// What ended in the second before the outage may come back with it, for that time. When Redis is away for longer than a day, it
+// drops leases that ended more than a day ago.
 //
 // Revisions count up from 1 without gaps, unless shards share a clock, see Sharded, or Redis has lost changes: then the next
 // one goes beyond every revision that the process which makes it has seen, so that a registration that was lost cannot be taken

@@ -14,7 +14,7 @@ import (
 	mr "github.com/prism-data-layer/prism/patterns/multicast_registry"
 )
 
-// state returns all that Redis holds of a namespace.
+// state returns all that Redis holds of a namespace, but for the marks that sweeps leave.
 func state(t testing.TB, c *Conn, namespace string) map[string]string {
 	t.Helper()
 	keys, err := do(t, c, "KEYS", "{prism:"+namespace+"*").AsStrSlice()
@@ -23,6 +23,14 @@ func state(t testing.TB, c *Conn, namespace string) map[string]string {
 	for _, key := range keys {
 		at, err := do(t, c, "PEXPIRETIME", key).AsInt64()
 		noError(t, err)
+		if strings.HasSuffix(key, ":head") {
+			head, err := do(t, c, "HGETALL", key).AsStrMap()
+			noError(t, err)
+			delete(head, "seen")
+			delete(head, "swept")
+			all[key] = fmt.Sprint(at, head)
+			continue
+		}
 		all[key] = fmt.Sprintf("%d %q", at, text(t, c, "DUMP", key))
 	}
 	return all

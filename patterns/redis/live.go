@@ -21,7 +21,7 @@ var (
 
 	//go:embed lua/live.lua
 	liveSource string
-	liveScript = rueidis.NewLuaScriptReadOnly(liveSource)
+	liveScript = rueidis.NewLuaScriptReadOnly(reading(liveSource))
 )
 
 // probedAtOnce is how many identities one script looks up: Redis is busy with them for less than a millisecond.
@@ -34,12 +34,12 @@ func (r *Registry) Live(ctx context.Context, ids []string) ([]bool, error) {
 		return nil, r.conn.wrap(ctx, "look up", "", err)
 	}
 	for some := range slices.Chunk(ids, probedAtOnce) {
-		args := make([]string, 1, 1+len(some))
-		args[0] = r.keys.identity
+		args := make([]string, 2, 2+len(some))
+		args[0], args[1] = r.after, r.keys.identity
 		for _, id := range some {
 			args = append(args, multicastregistry.EncodeName(id))
 		}
-		reply, err := r.conn.run(ctx, r.conn.read, liveScript, []string{r.keys.leases}, args)
+		reply, err := r.conn.run(ctx, r.conn.read, liveScript, []string{r.keys.leases, r.keys.head}, args)
 		if err == nil && len(reply) != len(some) {
 			err = fmt.Errorf("%w: %d answers about %d identities", errReply, len(reply), len(some))
 		}

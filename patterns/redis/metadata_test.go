@@ -294,10 +294,12 @@ func BenchmarkMetadata(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
+	wire := asEncoded()
 	for name, run := range map[string]func() error{
 		"encode/own":  func() error { _, err := encodeMetadata(metadata); return err },
 		"encode/json": func() error { _, err := json.Marshal(metadata); return err },
 		"decode/own":  func() error { _, err := decodeMetadata(text); return err },
+		"decode/wire": func() error { var i mr.Identity; return wire(&i, text) },
 		"decode/json": func() error { var into map[string]any; return json.Unmarshal([]byte(text), &into) },
 	} {
 		b.Run(name, func(b *testing.B) {

@@ -31,6 +31,10 @@ const (
 
 	// MaxShards is the most shards: few enough that several change feeds, which wait on a connection for each, share a Conn.
 	MaxShards = 128
+	// DefaultOutageAfter is how long nobody reaches Redis before that is an outage.
+	DefaultOutageAfter = 3 * time.Second
+	// minOutageAfter leaves room for a sweep that is late.
+	minOutageAfter = 2 * sweepEvery
 	// exactLog is from which length on the log is cut at whole nodes, which is cheaper and leaves it a little longer.
 	exactLog = 1000
 )
@@ -47,7 +51,10 @@ type RegistryConfig struct {
 	ChangeLog int
 	// Enumerate says where filters are evaluated: EnumerateNative or EnumerateScan. Default: EnumerateNative.
 	Enumerate string
-	// Log hears when sweeping fails and when it works again. Default (nil): nobody does.
+	// OutageAfter is for how long no sweep of any process must have reached Redis, so that it counts as an outage, after which
+	// leases last for their TTL once more. To the millisecond; at least 2 seconds. Default (0): DefaultOutageAfter.
+	OutageAfter time.Duration
+	// Log hears when sweeping fails, when it works again, and of outages. Default (nil): nobody does.
 	Log *slog.Logger
 }
 
@@ -60,6 +67,9 @@ func (c RegistryConfig) withDefaults() RegistryConfig {
 	}
 	if c.Enumerate == "" {
 		c.Enumerate = EnumerateNative
+	}
+	if c.OutageAfter == 0 {
+		c.OutageAfter = DefaultOutageAfter
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -77,6 +87,8 @@ func (c RegistryConfig) Validate() error {
 		return invalid("shards", "must be from 1 to %d", MaxShards)
 	case c.ChangeLog < 1:
 		return invalid("change_log", "must be at least 1")
+	case c.OutageAfter < minOutageAfter:
+		return invalid("outage_after", "must be at least %s", minOutageAfter)
 	case c.Enumerate != EnumerateNative && c.Enumerate != EnumerateScan:
 		return invalid("enumerate", "%q is not a way to enumerate; legal values: %s, %s", c.Enumerate, EnumerateNative, EnumerateScan)
 	}
@@ -90,12 +102,16 @@ type Registry struct {
 	cfg  RegistryConfig
 	// maxlen and trim are how the log is cut, as change.lua takes it.
 	maxlen, trim string
+	// after is OutageAfter, as outage.lua takes it.
+	after string
 	// clock is the highest revision that was seen: a change gets one above it, and raises it. So no revision that Redis has
 	// lost comes again through a process that knows it. The shards of a namespace share it: whatever happens after something
 	// else through one process has the higher revision, whichever shards they are on.
 	clock *atomic.Uint64
 	// sweeps reports how sweeping goes; the shards of a namespace share it.
 	sweeps *sweepLog
+	// outages reports outages; the shards of a namespace share it.
+	outages *outageLog
 }
 
 // NewRegistry returns the registry of a namespace that is kept in one group of keys: shards are not looked at. The
@@ -107,7 +123,9 @@ func newShard(conn *Conn, cfg RegistryConfig, shard, of int) *Registry {
 	cfg = cfg.withDefaults()
 	r := &Registry{
 		conn: conn, keys: keysOf(cfg.Namespace, shard, of), cfg: cfg, maxlen: strconv.Itoa(cfg.ChangeLog), trim: "=",
+		after: millis(cfg.OutageAfter),
 		clock: new(atomic.Uint64), sweeps: &sweepLog{log: cfg.Log, namespace: cfg.Namespace},
+		outages: &outageLog{log: cfg.Log, namespace: cfg.Namespace},
 	}
 	if cfg.ChangeLog >= exactLog {
 		r.trim = "~"
@@ -173,14 +191,16 @@ func (r *Registry) Renew(ctx context.Context, id string, ttl time.Duration) (mul
 	case err != nil:
 	case reply[0] == 0:
 		err = multicastregistry.ErrNotFound
-	case len(reply) != 4:
+	case len(reply) != 5:
 		err = fmt.Errorf("%w: renew: %v", errReply, reply)
 	}
 	if err != nil {
 		return multicastregistry.Lease{}, r.conn.wrap(ctx, "renew", id, err)
 	}
 	r.seen(reply[1])
-	return multicastregistry.Lease{TTL: duration(reply[2]), ExpiresAt: instant(reply[3])}, nil
+	return multicastregistry.Lease{
+		TTL: duration(reply[2]), ExpiresAt: instant(reply[3]), Of: multicastregistry.Revision(reply[4]),
+	}, nil
 }
 
 // Delete implements multicastregistry.Registry.
@@ -201,8 +221,8 @@ func (r *Registry) Delete(ctx context.Context, id string, only multicastregistry
 // reply has at least one element.
 func (r *Registry) change(ctx context.Context, script *rueidis.Lua, keys []string, args ...string) ([]int64, error) {
 	floor := strconv.FormatUint(r.clock.Load(), 10)
-	all := make([]string, 0, 9)
-	all = append(all, epoch(), floor, r.maxlen, r.trim)
+	all := make([]string, 0, 10)
+	all = append(all, epoch(), floor, r.maxlen, r.trim, r.after)
 	all = append(all, args...)
 	return r.conn.run(ctx, r.conn.write, script, keys, all)
 }
@@ -239,7 +259,8 @@ func (r *Registry) Count(ctx context.Context) (int, error) {
 	if err == nil {
 		defer cancel()
 		var n int64
-		n, err = countScript.Exec(bounded, r.conn.read, []string{r.keys.leases}, nil).AsInt64()
+		keys, args := []string{r.keys.leases, r.keys.head}, []string{r.after, r.keys.identity}
+		n, err = countScript.Exec(bounded, r.conn.read, keys, args).AsInt64()
 		if err == nil {
 			return int(n), nil
 		}

@@ -28,7 +28,7 @@ const (
 var (
 	//go:embed lua/scan.lua
 	scanSource string
-	scanScript = rueidis.NewLuaScriptReadOnly(scanSource)
+	scanScript = rueidis.NewLuaScriptReadOnly(reading(scanSource))
 )
 
 // Scan implements multicastregistry.Registry. It reads the lease set by cursor, which yields whatever is in it all the time,
@@ -39,7 +39,7 @@ func (r *Registry) Scan(ctx context.Context, match *filter.Expr) iter.Seq2[multi
 		if r.cfg.Enumerate != EnumerateScan {
 			data, _ = translate(match)
 		}
-		s := newScan(r, data)
+		s := newScan(r, data, asMap)
 		goOn, err := true, ctx.Err()
 		for goOn && err == nil && !s.done() {
 			var matches []rueidis.RedisMessage
@@ -56,6 +56,7 @@ func (r *Registry) Scan(ctx context.Context, match *filter.Expr) iter.Seq2[multi
 // scan is the state of one scan.
 type scan struct {
 	registry *Registry
+	decode   metadataDecoder
 	filter   string // as data, empty: everything
 	run      string // of the server that the cursor belongs to
 	cursor   string // empty: the lease set has been read
@@ -64,8 +65,8 @@ type scan struct {
 	yielded map[string]struct{}
 }
 
-func newScan(r *Registry, data string) *scan {
-	return &scan{registry: r, filter: data, cursor: fromStart, yielded: make(map[string]struct{})}
+func newScan(r *Registry, data string, decode metadataDecoder) *scan {
+	return &scan{registry: r, decode: decode, filter: data, cursor: fromStart, yielded: make(map[string]struct{})}
 }
 
 func (s *scan) done() bool { return s.cursor == "" && len(s.rest) == 0 }
@@ -79,10 +80,11 @@ func (s *scan) batch(ctx context.Context) ([]rueidis.RedisMessage, error) {
 		return nil, err
 	}
 	defer cancel()
-	args := make([]string, 0, 5+len(s.rest))
-	args = append(args, s.registry.keys.identity, s.cursor, strconv.Itoa(scanCount), strconv.Itoa(scanBudget), s.filter)
+	r := s.registry
+	args := make([]string, 0, 6+len(s.rest))
+	args = append(args, r.keys.identity, s.cursor, strconv.Itoa(scanCount), strconv.Itoa(scanBudget), s.filter, r.after)
 	args = append(args, s.rest...)
-	reply, err := scanScript.Exec(bounded, conn.read, []string{s.registry.keys.leases}, args).ToArray()
+	reply, err := scanScript.Exec(bounded, conn.read, []string{r.keys.leases, r.keys.head}, args).ToArray()
 	if err != nil {
 		return nil, err
 	}
@@ -124,7 +126,7 @@ func (s *scan) yield(
 			continue
 		}
 		s.yielded[member] = struct{}{}
-		identity, err := identityOf(member, matches[1:matchFields])
+		identity, err := identityOf(member, matches[1:matchFields], s.decode)
 		if err == nil {
 			err = ctx.Err()
 		}
@@ -136,27 +138,27 @@ func (s *scan) yield(
 }
 
 // identityOf reads an identity from its encoded name and the fields m, t, r, e, v.
-func identityOf(member string, fields []rueidis.RedisMessage) (multicastregistry.Identity, error) {
-	id, ok := multicastregistry.DecodeName(member)
-	if !ok {
-		return multicastregistry.Identity{}, fmt.Errorf("%w: %q is not an encoded name", errReply, member)
+func identityOf(
+	member string, fields []rueidis.RedisMessage, decode metadataDecoder,
+) (identity multicastregistry.Identity, err error) {
+	var ok bool
+	if identity.ID, ok = multicastregistry.DecodeName(member); !ok {
+		return identity, fmt.Errorf("%w: %q is not an encoded name", errReply, member)
 	}
 	text, err := fields[0].ToString()
 	if err != nil {
-		return multicastregistry.Identity{}, fmt.Errorf("identity %q: metadata: %w", id, err)
+		return identity, fmt.Errorf("identity %q: metadata: %w", identity.ID, err)
 	}
-	metadata, err := decodeMetadata(text)
-	if err != nil {
-		return multicastregistry.Identity{}, fmt.Errorf("%w: identity %q: %w", errReply, id, err)
+	if err := decode(&identity, text); err != nil {
+		return identity, fmt.Errorf("%w: identity %q: %w", errReply, identity.ID, err)
 	}
 	var numbers [4]int64
 	for i := range numbers {
 		if numbers[i], err = fields[1+i].AsInt64(); err != nil {
-			return multicastregistry.Identity{}, fmt.Errorf("%w: identity %q: %w", errReply, id, err)
+			return identity, fmt.Errorf("%w: identity %q: %w", errReply, identity.ID, err)
 		}
 	}
-	return multicastregistry.Identity{
-		ID: id, Metadata: metadata, TTL: duration(numbers[0]), RegisteredAt: time.UnixMilli(numbers[1]),
-		ExpiresAt: instant(numbers[2]), Revision: multicastregistry.Revision(numbers[3]),
-	}, nil
+	identity.TTL, identity.RegisteredAt = duration(numbers[0]), time.UnixMilli(numbers[1])
+	identity.ExpiresAt, identity.Revision = instant(numbers[2]), multicastregistry.Revision(numbers[3])
+	return identity, nil
 }

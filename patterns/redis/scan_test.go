@@ -148,7 +148,7 @@ func TestScanReportsWhatItCannotRead(t *testing.T) {
 // batches runs a scan to its end, batch by batch, and tells each what it was left with and how many matches it gave.
 func batches(t *testing.T, r *Registry, data string, each func(s *scan, matches int)) map[string]bool {
 	t.Helper()
-	s := newScan(r, data)
+	s := newScan(r, data, asMap)
 	found := make(map[string]bool)
 	for !s.done() {
 		matches, err := s.batch(t.Context())

@@ -7,9 +7,11 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// The scripts, each with its head in its file. Those that change a registry share change.lua, and those that work on queues
-// queue.lua.
+// The scripts, each with its head in its file. Those of a registry share outage.lua, those among them that change it
+// change.lua, and those that work on queues queue.lua.
 var (
+	//go:embed lua/outage.lua
+	outageSource string
 	//go:embed lua/change.lua
 	changeSource string
 	//go:embed lua/put.lua
@@ -54,8 +56,8 @@ var (
 	renewScript  = rueidis.NewLuaScript(changing(renewSource))
 	deleteScript = rueidis.NewLuaScript(changing(deleteSource))
 	sweepScript  = rueidis.NewLuaScript(changing(sweepSource))
-	countScript  = rueidis.NewLuaScriptReadOnly(countSource)
-	headScript   = rueidis.NewLuaScriptReadOnly(headSource)
+	countScript  = rueidis.NewLuaScriptReadOnly(reading(countSource))
+	headScript   = rueidis.NewLuaScriptReadOnly(reading(headSource))
 
 	enqueueScript = newScript(below(enqueueSource, queueSource))
 	claimScript   = newScript(below(claimSource, queueSource))
@@ -70,8 +72,11 @@ var (
 	recordScript  = rueidis.NewLuaScript(recordSource)
 )
 
-// changing puts what all changes of a registry share below the first line of a script, which holds its flags.
-func changing(source string) string { return below(source, changeSource) }
+// reading puts what all scripts of a registry share below the first line of a script, which holds its flags.
+func reading(source string) string { return below(source, outageSource) }
+
+// changing puts what all changes of a registry share there.
+func changing(source string) string { return reading(below(source, changeSource)) }
 
 // below puts what a script shares with others below its first line.
 func below(source, common string) string {

@@ -78,7 +78,7 @@ func NewSharded(conn *Conn, cfg RegistryConfig) *Sharded {
 	s := &Sharded{shards: make([]*Registry, n), clock: new(atomic.Uint64)}
 	for i := range s.shards {
 		s.shards[i] = newShard(conn, cfg, i, n)
-		s.shards[i].clock, s.shards[i].sweeps = s.clock, s.shards[0].sweeps
+		s.shards[i].clock, s.shards[i].sweeps, s.shards[i].outages = s.clock, s.shards[0].sweeps, s.shards[0].outages
 	}
 	return s
 }
@@ -181,7 +181,7 @@ func (s *Sharded) raise(ctx context.Context, at []multicastregistry.Revision) (m
 func (r *Registry) raise(ctx context.Context, to multicastregistry.Revision) error {
 	floor := strconv.FormatUint(uint64(to-1), 10)
 	_, err := r.conn.run(ctx, r.conn.write, raiseScript, []string{r.keys.leases, r.keys.head, r.keys.log},
-		[]string{epoch(), floor, r.maxlen, r.trim, ""})
+		[]string{epoch(), floor, r.maxlen, r.trim, r.after, ""})
 	return r.conn.wrap(ctx, "head", "", err)
 }
 

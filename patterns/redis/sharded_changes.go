@@ -17,6 +17,9 @@ const mergeBuffer = 64
 // Changes implements multicastregistry.Changes. It merges the feeds of the shards, each of which occupies a connection, so
 // the order of changes holds for each identity. Synced comes when all shards have said so since the last time, and tells the
 // lowest of their revisions: up to there no change is to come. When one shard has to begin again, all do.
+//
+// An Extend is for the identities of all shards. So after an outage of some of them, those of the others that end without a
+// renewal seem to last until a sweep has met them.
 func (s *Sharded) Changes(
 	ctx context.Context, after multicastregistry.Position,
 ) iter.Seq2[multicastregistry.Change, error] {
@@ -81,6 +84,7 @@ type merge struct {
 	synced  []bool                       // since the reader was told last
 	level   []multicastregistry.Revision // of the shard, when it was Synced last
 	missing int                          // how many are not synced
+	away    outage                       // of one of the shards, that is not recorded yet
 }
 
 func newMerge(
@@ -141,6 +145,7 @@ func (m *merge) run(ctx context.Context) error {
 
 // take hands on what a shard's feed yields.
 func (m *merge) take(ctx context.Context, shard int, c multicastregistry.Change) error {
+	before := m.at[shard]
 	m.at[shard] = c.Position
 	switch c.Kind {
 	case multicastregistry.Reset:
@@ -159,6 +164,11 @@ func (m *merge) take(ctx context.Context, shard int, c multicastregistry.Change)
 			return nil
 		}
 		return m.sync(ctx)
+	case multicastregistry.Extend:
+		if c.Position == before { // it is not recorded, and all shards are about to tell the same
+			m.away = m.away.join(outage{c.Since, c.Until})
+			return nil
+		}
 	case multicastregistry.Put:
 		c.Identity.Revision = m.sharded.outer(shard, c.Identity.Revision)
 	}
@@ -171,6 +181,13 @@ func (m *merge) sync(ctx context.Context) error {
 	m.settled, m.missing = true, len(m.synced)
 	clear(m.synced)
 	lowest := slices.Min(m.level)
+	if away := m.away; !away.none() {
+		m.away = outage{}
+		extend := away.change(uint64(m.sharded.level(lowest)))
+		if err := m.emit(extend); err != nil {
+			return err
+		}
+	}
 	if err := m.emit(multicastregistry.Change{
 		Kind: multicastregistry.Synced, Revision: m.sharded.level(lowest),
 	}); err != nil {

@@ -114,17 +114,17 @@ func TestSweepBatch(t *testing.T) {
 	})
 	for left := int64(2*sweepBatch + 50); left > 0; {
 		want := min(left, 100)
-		removed, err := r.sweep(t.Context())
+		swept, err := r.sweep(t.Context())
 		noError(t, err)
 		n, err := do(t, c, "ZCARD", r.keys.leases).AsInt64()
 		noError(t, err)
-		if int64(removed) != want || n != left-want {
-			t.Fatalf("a sweep removes %d of %d, and tells %d", left-n, left, removed)
+		if int64(swept.met) != want || n != left-want {
+			t.Fatalf("a sweep removes %d of %d, and tells %d", left-n, left, swept.met)
 		}
 		left = n
 	}
-	if removed, err := r.sweep(t.Context()); removed != 0 || err != nil {
-		t.Errorf("with nothing left it removes %d, %v", removed, err)
+	if swept, err := r.sweep(t.Context()); swept.met != 0 || err != nil {
+		t.Errorf("with nothing left it removes %d, %v", swept.met, err)
 	}
 }
 

@@ -110,6 +110,8 @@ type Expr struct {
 	Value  any      // the operand: nil, bool, string, int64, uint64 (above int64 only) or float64 (no such integer)
 	Values []any    // the operands of In and Nin, in source order, each as in Value
 	Args   []*Expr  // of And and Or any number, of Not exactly one
+
+	at *pointer // see Pointer
 }
 
 // MatchesAll tells whether the filter is the empty one, which needs no look at the metadata.

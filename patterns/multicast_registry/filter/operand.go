@@ -14,7 +14,7 @@ func (p *parser) leaf(op Op, path []string, v any, at *pointer) (*Expr, error) {
 	if err := p.countClause(at); err != nil {
 		return nil, err
 	}
-	e := &Expr{Op: op, Path: path, operand: operand{key: path[0], rest: path[1:]}}
+	e := &Expr{Op: op, Path: path, at: at, operand: operand{key: path[0], rest: path[1:]}}
 	if op == In || op == Nin {
 		if err := p.list(e, v, at); err != nil {
 			return nil, err

@@ -40,16 +40,16 @@ func (c *conditions) add(e *Expr, at *pointer) error {
 	return nil
 }
 
-func (c conditions) joined() *Expr {
+func (c conditions) joined(at *pointer) *Expr {
 	if len(c) == 1 {
 		return c[0]
 	}
-	return newAnd(c)
+	return newAnd(c, at)
 }
 
-func newAnd(args []*Expr) *Expr {
+func newAnd(args []*Expr, at *pointer) *Expr {
 	slices.SortStableFunc(args, compare)
-	return &Expr{Op: And, Args: args}
+	return &Expr{Op: And, Args: args, at: at}
 }
 
 // filter parses an object whose keys are fields and logical operators.
@@ -58,7 +58,7 @@ func (p *parser) filter(m map[string]any, at *pointer, depth int) (*Expr, error)
 		return nil, err
 	}
 	if len(m) == 0 {
-		return &Expr{}, p.countClause(at)
+		return &Expr{at: at}, p.countClause(at)
 	}
 	var fields conditions
 	var others []*Expr
@@ -91,7 +91,7 @@ func (p *parser) filter(m map[string]any, at *pointer, depth int) (*Expr, error)
 			}
 		}
 	}
-	return append(fields, others...).joined(), nil
+	return append(fields, others...).joined(at), nil
 }
 
 // logical parses one of $and, $or and $not with its operand.
@@ -112,15 +112,16 @@ func (p *parser) logical(key string, v any, at *pointer, depth int) (*Expr, erro
 			args = append(args, arg)
 		}
 		if key == "$and" {
-			return newAnd(args), nil
+			return newAnd(args, at), nil
 		}
-		return &Expr{Op: Or, Args: args}, nil
+		return &Expr{Op: Or, Args: args, at: at}, nil
 	case "$not":
-		arg, err := p.nested(v, at.child(key), depth+1)
+		at = at.child(key)
+		arg, err := p.nested(v, at, depth+1)
 		if err != nil {
 			return nil, err
 		}
-		return &Expr{Op: Not, Args: []*Expr{arg}}, nil
+		return &Expr{Op: Not, Args: []*Expr{arg}, at: at}, nil
 	}
 	if op, ok := fieldOp(key[1:]); ok {
 		return nil, p.under(at, key).errorf(`expected a field first: {"field": {"$%s": …}}`, op)
@@ -189,7 +190,7 @@ func (p *parser) operators(path []string, m map[string]any, at *pointer, depth i
 			if err != nil {
 				return nil, err
 			}
-			es = append(es, &Expr{Op: Not, Args: []*Expr{conditions(args).joined()}})
+			es = append(es, &Expr{Op: Not, Args: []*Expr{conditions(args).joined(at)}, at: at})
 			continue
 		}
 		op, ok := fieldOp(strings.TrimPrefix(key, "$"))

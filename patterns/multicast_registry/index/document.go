@@ -95,12 +95,14 @@ func instant(nanos int64) time.Time {
 // encode returns the text of a document and its metadata in a form that shares no memory with the identity. Encoded metadata
 // that is none counts as empty.
 func encode(identity multicastregistry.Identity) (string, map[string]any) {
-	metadata := identity.Metadata
-	if metadata == nil && identity.Encoded != "" {
-		metadata, _ = multicastregistry.DecodeMetadata(identity.Encoded)
+	if identity.Metadata == nil {
+		whole := identity.ID + identity.Encoded
+		if metadata, err := multicastregistry.DecodeMetadata(whole[len(identity.ID):]); err == nil {
+			return whole, metadata
+		}
 	}
 	var few [512]byte
-	buffer := multicastregistry.AppendMetadata(append(few[:0], identity.ID...), metadata)
+	buffer := multicastregistry.AppendMetadata(append(few[:0], identity.ID...), identity.Metadata)
 	whole := string(buffer)
 	return whole, decode(whole[len(identity.ID):])
 }

@@ -88,6 +88,12 @@ func (ix *Index) Renew(id string, ttl time.Duration, expiresAt time.Time) bool {
 	return ix.content.Load().look(id, func(s *segment, slot uint16) { s.renew(slot, ttl, nanos(expiresAt)) })
 }
 
+// RenewIf is Renew of an identity that is still what Get returned before: the same registration with the same lease.
+func (ix *Index) RenewIf(was multicastregistry.Identity, ttl time.Duration, expiresAt time.Time) (renewed bool) {
+	ix.content.Load().look(was.ID, func(s *segment, slot uint16) { renewed = s.renewIf(slot, &was, ttl, nanos(expiresAt)) })
+	return renewed
+}
+
 // Remove removes an identity, and returns it with Encoded only.
 func (ix *Index) Remove(id string) (previous multicastregistry.Identity, ok bool) {
 	ix.write.Lock()

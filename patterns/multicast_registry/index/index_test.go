@@ -31,7 +31,7 @@ func TestAgainstMatch(t *testing.T) {
 			}
 		}
 		ix.Reset()
-		if n := ix.Len(m.now); n != 0 || ix.Bytes() != 0 || len(ix.Fields()) != 0 {
+		if n := ix.Len(m.now); n != 0 || ix.Bytes() != 0 || len(ix.Paths(m.now, 9)) != 0 {
 			t.Errorf("after a reset there are %d of %d bytes", n, ix.Bytes())
 		}
 	}

@@ -72,8 +72,8 @@ func TestLarge(t *testing.T) {
 	for id := range m.identities {
 		ix.Remove(id)
 	}
-	if n := ix.Bytes(); n != 0 || !ix.Earliest().IsZero() || len(ix.Fields()) != 0 {
-		t.Errorf("%d bytes are left in an empty index, and %d fields", n, len(ix.Fields()))
+	if n := ix.Bytes(); n != 0 || !ix.Earliest().IsZero() || len(ix.Paths(time.Time{}, 9)) != 0 {
+		t.Errorf("%d bytes are left in an empty index, and %d fields", n, len(ix.Paths(time.Time{}, 9)))
 	}
 }
 
@@ -424,22 +424,6 @@ func TestHostile(t *testing.T) {
 	}
 	if n := ix.Bytes(); n != 0 {
 		t.Errorf("%d bytes are left", n)
-	}
-}
-
-func TestFields(t *testing.T) {
-	t.Parallel()
-	ix := New()
-	ix.Put(multicastregistry.Identity{ID: "a", Metadata: map[string]any{"x": int64(1), "y": map[string]any{"z": "s"}, "l": []any{nil, true, "s", 2.5}}})
-	ix.Put(multicastregistry.Identity{ID: "b", Metadata: map[string]any{"x": "1", "y": nil}})
-	var lines []string
-	for _, f := range ix.Fields() {
-		lines = append(lines, fmt.Sprint(f.Path, f.Present, f.Types, f.Distinct))
-	}
-	got := strings.Join(lines, "\n")
-	want := "[l] 1 map[array:1] 4\n[x] 2 map[number:1 string:1] 2\n[y] 2 map[null:1 object:1] 1\n[y z] 1 map[string:1] 1"
-	if got != want {
-		t.Errorf("fields are %s", got)
 	}
 }
 

@@ -133,6 +133,22 @@ func (f *found) read(s *segment, slot uint16) {
 func (s *segment) renew(slot uint16, ttl time.Duration, expires int64) {
 	s.lease.Lock() // of two renewals at once one counts, not a part of each
 	defer s.lease.Unlock()
+	s.renewLocked(slot, ttl, expires)
+}
+
+// renewIf is renew of what has not changed. mu is held, perhaps shared.
+func (s *segment) renewIf(slot uint16, was *multicastregistry.Identity, ttl time.Duration, expires int64) bool {
+	s.lease.Lock()
+	defer s.lease.Unlock()
+	r := &s.records[slot]
+	if r.revision != uint64(was.Revision) || r.ttl != int64(was.TTL) || r.expires != nanos(was.ExpiresAt) {
+		return false
+	}
+	s.renewLocked(slot, ttl, expires)
+	return true
+}
+
+func (s *segment) renewLocked(slot uint16, ttl time.Duration, expires int64) {
 	atomic.StoreInt64(&s.records[slot].ttl, int64(ttl))
 	atomic.StoreInt64(&s.records[slot].expires, expires)
 	atomic.StoreInt64(&s.expires[slot], expires)

@@ -19,6 +19,7 @@ var (
 	_ multicastregistry.Prober   = (*Registry)(nil)
 	_ multicastregistry.Counter  = (*Registry)(nil)
 	_ multicastregistry.Pinger   = (*Registry)(nil)
+	_ multicastregistry.Watcher  = (*Registry)(nil)
 )
 
 // Put implements multicastregistry.Registry. Reads through this registry wait until they reflect it.
@@ -38,24 +39,38 @@ func (r *Registry) wrote(revision multicastregistry.Revision) {
 	r.floor = max(r.floor, revision)
 }
 
-// Renew implements multicastregistry.Registry. The copy has the lease at once.
+// Renew implements multicastregistry.Registry. The copy has the lease at once, unless it has changed meanwhile: what it has
+// then may be later than this renewal, and reads through this registry wait until they reflect all there is.
 func (r *Registry) Renew(ctx context.Context, id string, ttl time.Duration) (multicastregistry.Lease, error) {
+	was, known := r.copied.Load().Get(id)
 	lease, err := r.source.Renew(ctx, id, ttl)
-	if err == nil {
-		r.copied.Load().Renew(id, lease.TTL, lease.ExpiresAt)
+	if err != nil || known && was.Revision == lease.Of && r.copied.Load().RenewIf(was, lease.TTL, lease.ExpiresAt) {
+		return lease, err
 	}
-	return lease, err
+	r.reflectHead(ctx)
+	return lease, nil
 }
 
 // Delete implements multicastregistry.Registry. Reads through this registry wait until they reflect it.
 func (r *Registry) Delete(ctx context.Context, id string, only multicastregistry.Revision) (existed bool, err error) {
 	existed, err = r.source.Delete(ctx, id, only)
 	if err == nil && existed {
-		if head, err := r.source.Head(ctx); err == nil { // else nobody reads what the copy has of it for long
-			r.wrote(head)
-		}
+		r.reflectHead(ctx)
 	}
 	return existed, err
+}
+
+// reflectHead makes reads through this registry wait for what is there by now. Should the source not tell what that is, the next
+// one asks again.
+func (r *Registry) reflectHead(ctx context.Context) {
+	head, err := r.source.Head(ctx)
+	if err == nil {
+		r.wrote(head)
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.blind++
 }
 
 // Scan implements multicastregistry.Registry, exactly. Like every read it is as recent as the copy: see Reach.
@@ -171,4 +186,52 @@ func (r *Registry) Ping(ctx context.Context) error {
 		return nil
 	}
 	return r.behind(0)
+}
+
+// Watch implements multicastregistry.Watcher. It ends with ErrUnavailable when the copy is older than it may be.
+func (r *Registry) Watch(ctx context.Context, w multicastregistry.Watch) iter.Seq2[multicastregistry.News, error] {
+	return r.hub.Watch(ctx, w)
+}
+
+// watched is the copy as those see it who watch.
+type watched struct{ r *Registry }
+
+// Now implements watch.Source.
+func (w watched) Now() time.Time { return w.r.now() }
+
+// Query implements watch.Source.
+func (w watched) Query(
+	ctx context.Context, now time.Time, q multicastregistry.Selection,
+) (multicastregistry.Selected, error) {
+	return w.r.copied.Load().Query(ctx, now, q)
+}
+
+// Reach implements watch.Source.
+func (w watched) Reach(ctx context.Context, revision multicastregistry.Revision) error {
+	_, err := w.r.Reach(ctx, revision)
+	return err
+}
+
+var (
+	_ multicastregistry.Fielder = (*Registry)(nil)
+	_ multicastregistry.Sourcer = (*Registry)(nil)
+)
+
+// Fields implements multicastregistry.Fielder: the copy knows them.
+func (r *Registry) Fields() (multicastregistry.Fields, time.Time) {
+	if r.native.Load() {
+		return nil, time.Time{}
+	}
+	return r.copied.Load(), r.now()
+}
+
+// Source implements multicastregistry.Sourcer.
+func (r *Registry) Source() multicastregistry.Source {
+	if !r.native.Load() {
+		return multicastregistry.SourceIndex
+	}
+	if sourcer, ok := r.source.(multicastregistry.Sourcer); ok {
+		return sourcer.Source()
+	}
+	return multicastregistry.SourceScan
 }

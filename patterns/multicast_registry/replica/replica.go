@@ -12,6 +12,7 @@ import (
 
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
 	"github.com/prism-data-layer/prism/patterns/multicast_registry/index"
+	"github.com/prism-data-layer/prism/patterns/multicast_registry/watch"
 )
 
 // Defaults of Config.
@@ -83,12 +84,14 @@ type Registry struct {
 	began  time.Time // what the local clock is read against
 
 	copied atomic.Pointer[index.Index]
+	hub    *watch.Hub
 	native atomic.Bool  // the copy was given up
 	offset atomic.Int64 // of the backend's clock against ours, in nanoseconds
 
 	mu      sync.Mutex
 	reached multicastregistry.Revision // what the copy reflects
 	floor   multicastregistry.Revision // what was written through here
+	blind   int                        // how often something was written through here of which the revision is not known
 	heard   time.Time                  // when the source was last known to have nothing newer; zero: never
 	failure error                      // of the feed, while it is away
 	waiting int                        // those who wait for moved
@@ -102,6 +105,7 @@ func New(source Source, cfg Config) (*Registry, error) {
 	}
 	r := &Registry{cfg: cfg.WithDefaults(), source: source, began: time.Now(), moved: make(chan struct{})}
 	r.copied.Store(index.New())
+	r.hub = watch.New(watched{r}, watch.Config{Unordered: cfg.Partitioned})
 	return r, nil
 }
 
@@ -147,15 +151,22 @@ func (r *Registry) follow(ctx context.Context, after multicastregistry.Position)
 			into, fresh, began, ordered = index.New(), true, time.Now(), false
 		case multicastregistry.Synced:
 			if fresh {
-				r.copied.Store(into)
+				r.hub.Reset(change.Revision, change.Epoch, func() { r.copied.Store(into) })
 				r.cfg.Log.LogAttrs(ctx, slog.LevelInfo, "the registry is copied", slog.Int("identities", into.Len(r.now())),
 					slog.Int64("bytes", into.Bytes()), slog.Duration("took", time.Since(began)))
 				fresh = false
 			}
 			ordered = true
+			r.hub.Lock()
+			r.hub.Advance(change.Revision, change.Epoch)
+			r.hub.Unlock()
 			r.update(func() { r.reached, r.heard, r.failure = change.Revision, time.Now(), nil })
 		default:
-			apply(into, &change)
+			if fresh {
+				apply(into, &change)
+			} else {
+				r.change(into, &change)
+			}
 			if ordered && !r.cfg.Partitioned {
 				r.update(func() { r.reached, r.heard = change.Revision, time.Now() })
 			}
@@ -168,16 +179,48 @@ func (r *Registry) follow(ctx context.Context, after multicastregistry.Position)
 	return after, nil
 }
 
-func apply(into *index.Index, change *multicastregistry.Change) {
+// apply makes a change in a copy that nobody sees yet.
+func apply(into *index.Index, change *multicastregistry.Change) (before, after *multicastregistry.Identity) {
 	i := &change.Identity
 	switch change.Kind {
 	case multicastregistry.Put:
-		into.Put(*i)
+		if i.Encoded == "" {
+			i.Encoded = string(multicastregistry.AppendMetadata(nil, i.Metadata))
+		}
+		i.Metadata = nil
+		if previous, replaced := into.Put(*i); replaced {
+			return &previous, i
+		}
+		return nil, i
 	case multicastregistry.Renew:
 		into.Renew(i.ID, i.TTL, i.ExpiresAt)
+	case multicastregistry.Extend:
+		into.Extend(change.Since, change.Until)
 	default:
-		into.Remove(i.ID)
+		if previous, ok := into.Remove(i.ID); ok {
+			return &previous, nil
+		}
 	}
+	return nil, nil
+}
+
+// change makes a change in the copy that answers, and tells those who watch.
+func (r *Registry) change(into *index.Index, change *multicastregistry.Change) {
+	r.hub.Lock()
+	defer r.hub.Unlock()
+	before, after := apply(into, change)
+	if before == nil && after == nil {
+		r.hub.Advance(change.Revision, "")
+		return
+	}
+	if after != nil {
+		after = new(*after) // the change is the feed's
+	}
+	reason := multicastregistry.LeftUnregistered
+	if change.Kind == multicastregistry.Expire {
+		reason = multicastregistry.LeftExpired
+	}
+	r.hub.Append(change.Revision, before, after, reason)
 }
 
 // giveUp has the source answer from now on.
@@ -186,6 +229,8 @@ func (r *Registry) giveUp(ctx context.Context, into *index.Index) {
 		slog.Int("max_bytes", r.cfg.MaxBytes), slog.Int("identities", into.Len(r.now())))
 	r.native.Store(true)
 	r.copied.Store(index.New())
+	r.hub.Fail(fmt.Errorf("%w: the registry is too large to be copied, and only a copy can be watched (max_bytes is %d)",
+		multicastregistry.ErrUnsupported, r.cfg.MaxBytes))
 	r.update(func() { r.failure = nil })
 }
 
@@ -202,11 +247,25 @@ func (r *Registry) update(change func()) {
 
 // Reach implements multicastregistry.Copy. It waits for as long as the copy may be stale at the most.
 func (r *Registry) Reach(ctx context.Context, revision multicastregistry.Revision) (multicastregistry.Revision, error) {
+	patience, cancel := context.WithTimeout(ctx, r.cfg.MaxStaleness)
+	defer cancel()
+	r.mu.Lock()
+	blind := r.blind
+	r.mu.Unlock()
+	if blind > 0 && !r.native.Load() {
+		head, err := r.source.Head(patience)
+		if err != nil {
+			return 0, err
+		}
+		r.update(func() {
+			if r.floor = max(r.floor, head); r.blind == blind {
+				r.blind = 0
+			}
+		})
+	}
 	r.mu.Lock()
 	want := max(revision, r.floor) // what is written from now on need not be in it
 	r.mu.Unlock()
-	patience, cancel := context.WithTimeout(ctx, r.cfg.MaxStaleness)
-	defer cancel()
 	for {
 		if r.native.Load() {
 			return r.reachNative(ctx, revision)

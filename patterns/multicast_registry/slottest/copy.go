@@ -16,6 +16,7 @@ type Copied interface {
 	mr.Finder
 	mr.Prober
 	mr.Pinger
+	mr.Watcher
 }
 
 // Strong makes every read of a copy reflect all that was written before, as a coordinator does for strong consistency: so it
@@ -48,6 +49,11 @@ func (s strong) Live(ctx context.Context, ids []string) ([]bool, error) {
 		return nil, err
 	}
 	return s.Copied.Live(ctx, ids)
+}
+
+// Watch implements mr.Watcher.
+func (s strong) Watch(ctx context.Context, w mr.Watch) iter.Seq2[mr.News, error] {
+	return after(s.reach, ctx, s.Copied.Watch(ctx, w))
 }
 
 // Ping implements mr.Pinger, once the copy is there.

@@ -65,6 +65,7 @@ func Registry(t *testing.T, open func(t *testing.T) mr.Registry, options Registr
 		{"FindEnds", s.findEnds},
 
 		{"Changes", s.changes},
+		{"Watch", s.watch},
 	})
 }
 

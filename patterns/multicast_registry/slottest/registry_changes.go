@@ -167,7 +167,7 @@ func (held feedCopy) apply(t *testing.T, c mr.Change) {
 		if i.Revision != c.Revision {
 			t.Errorf("a Put of %q has revision %d, its identity %d", i.ID, c.Revision, i.Revision)
 		}
-		held[i.ID] = i
+		held[i.ID] = decoded(t, i)
 	case mr.Renew:
 		if known, ok := held[i.ID]; ok {
 			known.TTL, known.ExpiresAt = i.TTL, i.ExpiresAt
@@ -179,6 +179,18 @@ func (held feedCopy) apply(t *testing.T, c mr.Change) {
 	default:
 		t.Errorf("a change of unknown kind: %+v", c)
 	}
+}
+
+// decoded returns an identity of a feed with Metadata, whichever of the two it has.
+func decoded(t *testing.T, i mr.Identity) mr.Identity {
+	t.Helper()
+	if i.Metadata == nil {
+		var err error
+		i.Metadata, err = mr.DecodeMetadata(i.Encoded)
+		noError(t, err, "decode metadata")
+		i.Encoded = ""
+	}
+	return i
 }
 
 // equal tells whether a copy is the same as what a scan has found.
@@ -249,7 +261,7 @@ func wantChange(t *testing.T, what string, got, want mr.Change) {
 	}
 	switch want.Kind {
 	case mr.Put:
-		wantSame(t, g, w)
+		wantSame(t, decoded(t, g), decoded(t, w))
 	case mr.Renew:
 		if g.TTL != w.TTL || !g.ExpiresAt.Equal(w.ExpiresAt) {
 			t.Errorf("%s: got %+v\nwant %+v", what, got, want)

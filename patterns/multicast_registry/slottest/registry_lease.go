@@ -63,6 +63,9 @@ func (s *registrySuite) renew(t *testing.T) {
 		lease, err := r.Renew(t.Context(), "a", with)
 		noError(t, err, what)
 		after := put(t, r, mr.Identity{ID: "clock", TTL: mr.NoExpiry}, mr.Replace).RegisteredAt
+		if lease.Of != stored.Revision {
+			t.Errorf("%s: the lease is of revision %d, want %d", what, lease.Of, stored.Revision)
+		}
 		if lease.TTL != ttl {
 			t.Errorf("%s: the TTL is %v, want %v", what, lease.TTL, ttl)
 		}

@@ -1,9 +1,12 @@
 #!lua flags=no-writes
--- count.lua counts the live identities: those whose lease ends after now.
+-- count.lua counts the live identities: see outage.lua.
 --
--- KEYS  1 leases
+-- KEYS  1 leases  2 head
+-- ARGV  1 after   how old a mark tells of an outage, in ms
+--       2 prefix  what stands before an encoded name in the key of an identity's hash
 --
 -- Returns the number.
 
-local t = redis.call('TIME')
-return redis.call('ZCOUNT', KEYS[1], string.format('(%.0f', t[1] * 1000 + math.floor(t[2] / 1000)), '+inf')
+local at = now()
+outage(KEYS[2], tonumber(ARGV[1]), at)
+return count(KEYS[1], ARGV[2], at)

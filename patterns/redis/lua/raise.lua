@@ -2,7 +2,7 @@
 -- raise.lua brings a shard's revision up to what another shard has, so that no change to come gets a lower one. The entry of
 -- the log wakes up readers. It works at maxmemory too.
 --
--- KEYS, ARGV 1 to 5: see change.lua. The floor is one less than what the revision is to be; there is no name.
+-- KEYS, ARGV 1 to 6: see change.lua. The floor is one less than what the revision is to be; there is no name.
 --
 -- Returns {1, revision}; {0, revision} when it is as high already.
 
@@ -14,6 +14,6 @@ local refused = mayLog()
 if refused then
 	return refused
 end
-local revision, before = revise(1)
+local revision, before = revise(1, now())
 note(revision, before, 'k', 'n')
 return {1, revision}

@@ -5,13 +5,14 @@
 -- goes back to the caller, who hands it in again; each batch makes progress. An identity that is too costly to evaluate is
 -- taken for a match: the caller checks again.
 --
--- KEYS  1 leases
+-- KEYS  1 leases  2 head
 -- ARGV  1 prefix    what the keys of identities begin with
 --       2 cursor    "0" to begin with; empty: the leases have been read
 --       3 count     how many members to read at once
 --       4 budget
 --       5 filter    as filter.go describes it; empty: everything
---       6… members  left over by the batch before
+--       6 after     how old a mark tells of an outage, in ms: see outage.lua
+--       7… members  left over by the batch before
 --
 -- Returns {run id of this server, to which the cursor belongs; next cursor; members left over; matches}. Matches are flat:
 -- member, m, t, r, e, v.
@@ -232,13 +233,9 @@ if filter ~= '' then
 	filter = decode(filter)
 	holds, needles = compile(filter.q), filter.w or needles
 end
-local clock = call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local moment = now()
+outage(KEYS[2], tonumber(ARGV[6]), moment)
 local matches, n = {}, 0
-
-local function live(e)
-	return e and (e == '0' or tonumber(e) > now)
-end
 
 local function evaluate(m)
 	return holds(decode(m))
@@ -258,8 +255,8 @@ local function visit(member)
 	visits = visits + 1
 	if not holds then
 		local h = call('HMGET', key, 'm', 't', 'r', 'e', 'v')
-		if h[1] and live(h[4]) then
-			add(member, h[1], h[2], h[3], h[4], h[5])
+		if h[1] and live(h[4], h[2], moment) then
+			add(member, h[1], h[2], h[3], shown(h[4], h[2]), h[5])
 		end
 		return true
 	end
@@ -286,13 +283,13 @@ local function visit(member)
 		end
 	end
 	local h = call('HMGET', key, 't', 'r', 'e', 'v')
-	if live(h[3]) then
-		add(member, m, h[1], h[2], h[3], h[4])
+	if live(h[3], h[1], moment) then
+		add(member, m, h[1], h[2], shown(h[3], h[1]), h[4])
 	end
 	return true
 end
 
-local members, at, step = ARGV, 6, 1
+local members, at, step = ARGV, 7, 1
 local reads = 0
 while true do
 	while at <= #members and (visits == 0 or spent < budget) and visit(members[at]) do
