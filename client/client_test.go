@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/prism-data-layer/prism/client"
 )
@@ -51,7 +52,7 @@ func TestIdentityLifecycle(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string]any{"room": "lab", "floor": int64(3), "tags": []any{"a", "b"}}
-	if got.ID != "dev-1" || got.TTL != time.Minute || !reflect.DeepEqual(got.Metadata, want) || got.Revision == 0 {
+	if got.ID != "dev-1" || got.TTL != time.Minute || !reflect.DeepEqual(got.Metadata(), want) || got.Revision == 0 {
 		t.Errorf("registered %+v", got)
 	}
 	if d := got.ExpiresAt.Sub(got.RegisteredAt); d != time.Minute {
@@ -212,7 +213,7 @@ func TestEnumerate(t *testing.T) {
 		}
 	}
 	page, err := c.Enumerate(ctx, client.Query{PageSize: 10, OmitMetadata: true})
-	if err != nil || len(page.Identities) != 10 || page.Total != 25 || page.NextPageToken == "" || page.Identities[0].Metadata != nil {
+	if err != nil || len(page.Identities) != 10 || page.Total != 25 || page.NextPageToken == "" || page.Identities[0].Metadata() != nil {
 		t.Errorf("first page: %+v, %v", page, err)
 	}
 	for _, row := range []struct {
@@ -324,5 +325,25 @@ func TestWithGRPC(t *testing.T) {
 	c := dial(t, s.addr, client.WithGRPC(grpc.WithUnaryInterceptor(count)), client.WithNamespace("default"))
 	if _, err := c.Enumerate(withPatience(t), client.Query{}); err != nil || called != 1 {
 		t.Errorf("the interceptor was called %d times, %v", called, err)
+	}
+}
+
+// TestInterceptorsSeeMessages checks that interceptors get messages for replies, those that are received lazily too.
+func TestInterceptorsSeeMessages(t *testing.T) {
+	seen := 0
+	unary := func(
+		ctx context.Context, method string, request, reply any, conn *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption,
+	) error {
+		if _, ok := reply.(proto.Message); ok {
+			seen++
+		}
+		return call(ctx, method, request, reply, conn, opts...)
+	}
+	c := dial(t, serve(t, "127.0.0.1:0").addr, client.WithGRPC(grpc.WithUnaryInterceptor(unary)))
+	if _, err := c.Register(t.Context(), client.Registration{ID: "dev-1"}); err != nil {
+		t.Fatal(err)
+	}
+	if page, err := c.Enumerate(t.Context(), client.Query{}); err != nil || len(page.Identities) != 1 || seen != 2 {
+		t.Errorf("%d identities, %v; %d replies seen, want 1 and 2", len(page.Identities), err, seen)
 	}
 }

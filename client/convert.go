@@ -9,6 +9,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 
@@ -140,16 +141,21 @@ func fromValue(value *structpb.Value) any {
 	}
 }
 
-// fromIdentity reads an identity. What is unset in the message is a lease without an end.
+// fromIdentity takes an identity out of a message that was not received lazily. What is unset is a lease without an end.
+// Metadata that no server would have taken is left out.
 func fromIdentity(p *patternpb.Identity) Identity {
-	identity := Identity{
-		ID: p.GetIdentity(), Metadata: fromStruct(p.GetMetadata()), TTL: fromTTL(p.GetTtl()), Revision: Revision(p.GetRevision()),
-	}
+	identity := Identity{ID: p.GetIdentity(), TTL: fromTTL(p.GetTtl()), Revision: Revision(p.GetRevision())}
 	if p.GetRegisteredAt() != nil {
 		identity.RegisteredAt = p.GetRegisteredAt().AsTime()
 	}
 	if p.GetExpiresAt() != nil {
 		identity.ExpiresAt = p.GetExpiresAt().AsTime()
+	}
+	if p.GetMetadata() != nil {
+		encoded, err := proto.Marshal(p.GetMetadata())
+		if err == nil && checkObject(string(encoded), 0) == nil {
+			identity.metadata, identity.has = string(encoded), true
+		}
 	}
 	return identity
 }

@@ -35,10 +35,17 @@
 // Calls do not wait for a server that is away: they return ErrUnavailable at once, while the connection is restored in
 // the background, within about a second of the server's return.
 //
+// # Metadata
+//
+// An [Identity] carries its metadata as it came over the wire, and decodes it when it is asked: [Identity.Lookup] for one value,
+// [Identity.Metadata] for all of it, a new map with each call. So thousands of identities of which a program wants the names, or
+// one field, cost little. What comes is checked when it arrives: malformed metadata is the call's error.
+//
 // # Numbers
 //
 // Metadata and filters may hold every kind of Go integer and float, and json.Number. They travel as IEEE 754 doubles, as
 // in JSON: an integer that a double cannot hold exactly is refused with an InvalidError that points to it, never rounded;
 // send such a number as a string. What comes back has one Go type for one value: int64 if the number is an integer,
-// uint64 above the int64s, and float64 otherwise. So 5, 5.0 and uint8(5) all come back as int64(5).
+// uint64 above the int64s, and float64 otherwise. So 5, 5.0 and uint8(5) all come back as int64(5). An integer that came into the
+// registry by another way, and that a double cannot hold, comes back exactly in the metadata of identities that are found.
 package client

@@ -39,7 +39,8 @@ func Example() {
 		if err != nil {
 			panic(err)
 		}
-		fmt.Println(identity.ID, identity.Metadata["battery"])
+		battery, _ := identity.Lookup("battery")
+		fmt.Println(identity.ID, battery)
 	}
 	// Output:
 	// robot-2 0.1

@@ -21,11 +21,11 @@ func (c *Client) Register(ctx context.Context, r Registration) (Identity, error)
 	if err != nil {
 		return Identity{}, err
 	}
-	response, err := c.rpc.Register(ctx, request)
-	if err != nil {
-		return Identity{}, c.failed(err)
+	var reply registerReply
+	if err := c.invoke(ctx, patternpb.MulticastRegistryPattern_Register_FullMethodName, request, &reply); err != nil {
+		return Identity{}, err
 	}
-	return fromIdentity(response.GetIdentity()), nil
+	return reply.identity, nil
 }
 
 func (c *Client) registerRequest(r Registration) (*patternpb.RegisterRequest, error) {
@@ -158,17 +158,33 @@ func toConsistency(c Consistency) (patternpb.Recency_Consistency, error) {
 	return 0, &InvalidError{Field: "consistency", Problem: "must be Eventual or Strong"}
 }
 
+// Page is one page of matching identities.
+type Page struct {
+	// Identities in the order that was asked for.
+	Identities []Identity
+	// NextPageToken leads to the next page. Empty: this was the last one.
+	NextPageToken string
+	// Total counts the matches on all pages, at the time of this one.
+	Total int
+	// Groups are the counts by each of CountBy, over all pages.
+	Groups []Groups
+	// Revision is what the page reflects at the least. 0 when the backend keeps no revisions.
+	Revision Revision
+	// Warnings are what is suspicious about the filter: on the first page only, and where an index answers.
+	Warnings []Warning
+}
+
 // Enumerate returns one page of the live identities that match. All returns all of them.
 func (c *Client) Enumerate(ctx context.Context, q Query) (Page, error) {
 	request, err := c.enumerateRequest(&q)
 	if err != nil {
 		return Page{}, err
 	}
-	response, err := c.rpc.Enumerate(ctx, request)
-	if err != nil {
-		return Page{}, c.failed(err)
+	var reply enumerateReply
+	if err := c.invoke(ctx, patternpb.MulticastRegistryPattern_Enumerate_FullMethodName, request, &reply); err != nil {
+		return Page{}, err
 	}
-	return fromPage(response), nil
+	return fromPage(&reply), nil
 }
 
 // All yields every live identity that matches, in the query's order. They come over one stream, in parts of PageSize, as they
@@ -201,17 +217,17 @@ func (c *Client) Pages(ctx context.Context, q Query) iter.Seq2[Page, error] {
 		}
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
-		stream, err := c.rpc.EnumerateStream(ctx, &patternpb.EnumerateStreamRequest{Request: request})
+		stream, err := c.rpc.EnumerateStream(ctx, &patternpb.EnumerateStreamRequest{Request: request}, lazily)
 		for err == nil {
-			var part *patternpb.EnumerateStreamResponse
-			if part, err = stream.Recv(); err != nil {
+			var part streamReply
+			if err = stream.RecvMsg(&part); err != nil {
 				break
 			}
 			if ctx.Err() != nil { // what has arrived by then would come still
 				yield(Page{}, ctx.Err())
 				return
 			}
-			if !yield(fromPage(part.GetPage()), nil) {
+			if !yield(fromPage(&part.page), nil) {
 				return
 			}
 		}
@@ -221,15 +237,14 @@ func (c *Client) Pages(ctx context.Context, q Query) iter.Seq2[Page, error] {
 	}
 }
 
-func fromPage(response *patternpb.EnumerateResponse) Page {
+func fromPage(reply *enumerateReply) Page {
+	response := &reply.others
 	page := Page{
-		Identities:    make([]Identity, len(response.GetIdentities())),
+		Identities:    reply.identities,
 		NextPageToken: response.GetNextPageToken(),
 		Total:         int(response.GetTotalCount()),
 		Revision:      Revision(response.GetRevision()),
-	}
-	for i, identity := range response.GetIdentities() {
-		page.Identities[i] = fromIdentity(identity)
+		Warnings:      fromWarnings(response.GetWarnings()),
 	}
 	for _, counted := range response.GetCounts() {
 		path, err := filter.ParsePath(counted.GetField())

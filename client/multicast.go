@@ -86,6 +86,8 @@ type Result struct {
 	Replies map[uint32]int
 	// Replayed says that this is the result of an earlier request with the same idempotency key.
 	Replayed bool
+	// Warnings are what is suspicious about the filter, where an index answers. A replayed result has none.
+	Warnings []Warning
 	// Targets holds the targets that the request's Report asked for, ordered by identity, each once. An Err of theirs is
 	// ErrNoSubscriber, ErrGone, ErrQueueFull or ErrTooLarge where the reason is that.
 	Targets []Target
@@ -150,6 +152,7 @@ func fromResponse(r *patternpb.MulticastResponse) Result {
 		Ended:       Ended(r.GetEnded()), // the numbers are the same on the wire: see the test
 		Elapsed:     r.GetElapsed().AsDuration(),
 		Replayed:    r.GetReplayed(),
+		Warnings:    fromWarnings(r.GetWarnings()),
 	}
 	for code, n := range r.GetReplyCounts() {
 		if result.Replies == nil {

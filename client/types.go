@@ -11,16 +11,12 @@ import (
 
 // The types that the client shares with the server. Their documentation stands at the originals.
 type (
-	// Identity is a registered device, service, user or agent.
-	Identity = multicastregistry.Identity
 	// Registration is what Register and Join take.
 	Registration = multicastregistry.Registration
 	// PutMode says what Register does when a live identity of that name exists.
 	PutMode = multicastregistry.PutMode
 	// Lease is what Heartbeat returns.
 	Lease = multicastregistry.Lease
-	// Page is what Enumerate returns.
-	Page = multicastregistry.Page
 	// Groups are identities counted by the values of one field.
 	Groups = multicastregistry.Groups
 	// Group is the identities whose field has one value.

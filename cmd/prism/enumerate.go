@@ -189,7 +189,9 @@ func (p *program) pages(ctx context.Context, c *client.Client) func(client.Query
 	return func(q client.Query) (client.Page, error) {
 		ctx, cancel := context.WithTimeout(ctx, p.timeout)
 		defer cancel()
-		return c.Enumerate(ctx, q)
+		page, err := c.Enumerate(ctx, q)
+		p.warn(page.Warnings)
+		return page, err
 	}
 }
 
@@ -200,7 +202,7 @@ func (p *program) enumerateTable(ctx context.Context, c *client.Client, q client
 	}
 	var rows [][]string
 	total, err := walkPages(p.pages(ctx, c), q, limit, func(i client.Identity) error {
-		row := []string{cell(i.ID), left(i.ExpiresAt), compact(i.Metadata)}
+		row := []string{cell(i.ID), left(i.ExpiresAt), compact(i.Metadata())}
 		rows = append(rows, row[:len(head)])
 		return nil
 	})

@@ -131,6 +131,7 @@ func (p *program) multicast(cmd *cobra.Command, f multicastFlags) error {
 	if err != nil {
 		return err
 	}
+	p.warn(result.Warnings)
 	var stopped error
 	if f.wait && result.Pending > 0 {
 		w := waiting{p: p, c: c, longest: f.waitFor, report: request.Report, replies: r}

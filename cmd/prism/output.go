@@ -249,7 +249,7 @@ type identityOut struct {
 
 func identityFor(i client.Identity) identityOut {
 	return identityOut{
-		Identity: i.ID, Metadata: i.Metadata, TTL: span(i.TTL), RegisteredAt: i.RegisteredAt,
+		Identity: i.ID, Metadata: i.Metadata(), TTL: span(i.TTL), RegisteredAt: i.RegisteredAt,
 		ExpiresAt: moment(i.ExpiresAt), Revision: uint64(i.Revision),
 	}
 }

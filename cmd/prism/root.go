@@ -81,7 +81,8 @@ func newRootCmd(p *program) *cobra.Command {
 		}
 	}
 	add("server", newServeCmd(p), newConfigCmd(p), newNamespacesCmd(p), newDemoCmd(p))
-	add("identities", newRegisterCmd(p), newHeartbeatCmd(p), newUnregisterCmd(p), newEnumerateCmd(p))
+	add("identities", newRegisterCmd(p), newHeartbeatCmd(p), newUnregisterCmd(p), newEnumerateCmd(p), newWatchCmd(p),
+		newExplainCmd(p))
 	add("messages", newMulticastCmd(p), newMulticastsCmd(p), newSubscribeCmd(p))
 	add("", newVersionCmd(p))
 	return root

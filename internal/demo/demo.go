@@ -185,7 +185,8 @@ func enumerate(ctx context.Context, c *client.Client, q question, match map[stri
 	}
 	var names []string
 	for _, identity := range page.Identities[:min(3, len(page.Identities))] {
-		names = append(names, fmt.Sprintf("%s (%v)", identity.ID, identity.Metadata["name"]))
+		name, _ := identity.Lookup("name")
+		names = append(names, fmt.Sprintf("%s (%v)", identity.ID, name))
 	}
 	if len(names) < page.Total {
 		names = append(names, "…")

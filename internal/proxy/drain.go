@@ -14,7 +14,9 @@ const lastWords = time.Second
 
 // drainer counts the calls in flight and knows whether the server is leaving.
 type drainer struct {
-	leaving chan struct{} // closed when draining begins
+	leaving chan struct{}   // closed when draining begins
+	serving context.Context //nolint:containedctx // ends when draining begins; of no request
+	depart  context.CancelFunc
 	quiet   chan struct{} // closed when, while draining, the last call has ended
 	empty   chan struct{} // closed when, while draining, the last call and the last stream have ended
 
@@ -25,7 +27,9 @@ type drainer struct {
 }
 
 func newDrainer() *drainer {
-	return &drainer{leaving: make(chan struct{}), quiet: make(chan struct{}), empty: make(chan struct{})}
+	d := &drainer{leaving: make(chan struct{}), quiet: make(chan struct{}), empty: make(chan struct{})}
+	d.serving, d.depart = context.WithCancel(context.Background())
+	return d
 }
 
 // begin counts a call, or a subscriber's stream, in; end must be called when it has ended. It refuses once draining has begun.
@@ -48,6 +52,16 @@ func (d *drainer) begin(subscriber bool) (end func(), err error) {
 	}, nil
 }
 
+// untilLeaving returns a context that ends when draining begins.
+func (d *drainer) untilLeaving(ctx context.Context) (context.Context, context.CancelFunc) {
+	life, cancel := context.WithCancel(ctx)
+	forget := context.AfterFunc(d.serving, cancel)
+	return life, func() {
+		forget()
+		cancel()
+	}
+}
+
 // leave begins draining and tells whether that is new.
 func (d *drainer) leave() bool {
 	d.mu.Lock()
@@ -57,6 +71,7 @@ func (d *drainer) leave() bool {
 	}
 	d.left = true
 	close(d.leaving)
+	d.depart()
 	d.settle()
 	return true
 }

@@ -126,6 +126,7 @@ func recency(c patternpb.Recency_Consistency, atLeast uint64) (multicastregistry
 func shownPage(req *patternpb.EnumerateRequest, page *multicastregistry.Page) (*patternpb.EnumerateResponse, error) {
 	out := &patternpb.EnumerateResponse{
 		NextPageToken: page.NextPageToken, TotalCount: uint64(page.Total), Revision: uint64(page.Revision),
+		Warnings: shownWarnings(page.Warnings),
 	}
 	for _, counted := range page.Groups {
 		shown := &patternpb.FieldCount{

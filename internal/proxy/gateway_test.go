@@ -289,12 +289,18 @@ type sse struct {
 type event struct{ name, id, data string }
 
 // events opens an event stream and expects it to be one.
-func (b *bench) events(path string) *sse {
+func (b *bench) events(path string) *sse { return b.get(path) }
+
+// get is events with a header.
+func (b *bench) get(path string, header ...string) *sse {
 	b.t.Helper()
 	ctx, cancel := context.WithCancel(b.ctx)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, b.url+path, nil)
 	if err != nil {
 		b.t.Fatal(err)
+	}
+	if len(header) == 2 {
+		req.Header.Set(header[0], header[1])
 	}
 	resp, err := b.http.Do(req) //nolint:bodyclose // close does
 	if err != nil {
@@ -536,7 +542,7 @@ func TestEventsUnread(t *testing.T) {
 
 // A slow client is told how much it lost.
 func TestEventsDropped(t *testing.T) {
-	e := &eventStream{}
+	e := &eventStream{sseWriter: &sseWriter{}}
 	acks := e.messages(&patternpb.Messages{Dropped: 7, Messages: []*patternpb.Message{
 		{Identity: "a", MessageId: "1", AckWanted: true}, {Identity: "a", MessageId: "bad\nid"},
 	}})

@@ -79,8 +79,10 @@ func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 	defer func() { err = s.failed(ctx, info.FullMethod, err) }()
 	defer func() { err = recovered(recover(), err) }()
 	if ours(info.FullMethod) {
-		// A stream that only the server sends on is one call with a long answer: it is waited for like a unary one.
-		end, err := s.drain.begin(info.IsClientStream)
+		// A stream that only the server sends on is one call with a long answer: it is waited for like a unary one. Watch has no
+		// end of its own.
+		endless := info.IsClientStream || info.FullMethod == patternpb.MulticastRegistryPattern_Watch_FullMethodName
+		end, err := s.drain.begin(endless)
 		if err != nil {
 			return err
 		}

@@ -82,6 +82,7 @@ func summary(r *multicastregistry.Result) *patternpb.MulticastResponse {
 		DeliveredCount: uint32(r.Delivered), PendingCount: uint32(r.Pending),
 		FailedCount: uint32(r.Failed), TimeoutCount: uint32(r.TimedOut),
 		Ended: patternpb.MulticastResponse_Ended(r.Ended), Delivery: deliveryOf(r.Delivery), Replayed: r.Replayed,
+		Warnings: shownWarnings(r.Warnings),
 	}
 	if r.Ended != 0 { // else it is under way
 		out.Elapsed = durationpb.New(r.Elapsed)

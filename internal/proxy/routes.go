@@ -52,6 +52,15 @@ func (g *gateway) routes() []route {
 			method: http.MethodPost, path: namespace + "/identities:enumerateStream", serve: g.enumerateStream,
 			about: "the same, all of them, page by page in lines",
 		},
+		{
+			method: http.MethodPost, path: namespace + "/identities:explain",
+			about: "how a filter is understood, what each of its conditions matches, and what nearly matches",
+		},
+		{
+			method: http.MethodGet, path: namespace + "/identities:watch", serve: g.watch,
+			query: []string{"filter", "include_metadata", "resume_token", "omit_snapshot"},
+			about: "who matches a filter (?filter={...}), and who joins, changes and leaves, as server-sent events",
+		},
 		{method: http.MethodPost, path: namespace + "/identities:multicast", about: "deliver a message to all that match a filter"},
 		{
 			method: http.MethodPost, path: namespace + "/identities:multicastStream", serve: g.multicastStream,

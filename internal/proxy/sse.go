@@ -1,14 +1,11 @@
 package proxy
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -43,9 +40,7 @@ type eventStream struct {
 
 	sending sync.Mutex // of stream
 
-	w       http.ResponseWriter
-	control *http.ResponseController
-	text    bytes.Buffer // events that wait for a flush
+	*sseWriter
 }
 
 // subscribe serves both forms: identities in the query, or one in the path.
@@ -76,16 +71,21 @@ func (g *gateway) subscribe(w http.ResponseWriter, r *http.Request, vars map[str
 		return
 	}
 	e := &eventStream{
-		id: newToken(), namespace: attach.GetNamespace(), stream: stream, auto: auto,
-		w: w, control: http.NewResponseController(w),
+		id: newToken(), namespace: attach.GetNamespace(), stream: stream, auto: auto, sseWriter: newSSEWriter(w),
 	}
 	if !auto {
 		g.server.events.add(e)
 		defer g.server.events.remove(e)
 	}
 	e.start(attach.GetIdentities())
-	if e.flush() == nil {
-		g.relay(r, e, early, cancel)
+	err = e.flush()
+	for _, resp := range early {
+		if err == nil {
+			err = e.write(resp)
+		}
+	}
+	if err == nil {
+		relay(g, r, e.sseWriter, stream, e.write, cancel)
 	}
 }
 
@@ -137,65 +137,9 @@ func untilAttached(
 	return nil, status.Error(codes.Unavailable, "the attach was not confirmed in time; try again")
 }
 
-// relay writes what the stream brings until either side ends.
-func (g *gateway) relay(r *http.Request, e *eventStream, early []*patternpb.SubscribeResponse, cancel func()) {
-	for _, resp := range early {
-		if e.write(resp) != nil {
-			return
-		}
-	}
-	responses := make(chan *patternpb.SubscribeResponse)
-	var ended error // why the stream ended; read after responses was closed
-	var receiving sync.WaitGroup
-	defer receiving.Wait()
-	defer cancel()
-	receiving.Go(func() {
-		defer close(responses)
-		for {
-			resp, err := e.stream.Recv()
-			if err != nil {
-				ended = err
-				return
-			}
-			select {
-			case responses <- resp:
-			case <-e.stream.Context().Done():
-				ended = e.stream.Context().Err()
-				return
-			}
-		}
-	})
-	beat := time.NewTicker(g.server.cfg.SSEHeartbeat)
-	defer beat.Stop()
-	for {
-		var err error
-		select {
-		case resp, ok := <-responses:
-			if !ok {
-				if r.Context().Err() == nil && !errors.Is(ended, io.EOF) {
-					e.event("error", "", g.failure(r, ended).Error)
-					_ = e.flush()
-				}
-				return
-			}
-			err = e.write(resp)
-		case <-beat.C:
-			e.text.WriteString(": heartbeat\n\n")
-			err = e.flush()
-		}
-		if err != nil {
-			return
-		}
-	}
-}
-
 // start writes the headers and the first event.
 func (e *eventStream) start(identities []string) {
-	h := e.w.Header()
-	h.Set("Content-Type", "text/event-stream")
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Accel-Buffering", "no") // nginx would hold events back
-	e.w.WriteHeader(http.StatusOK)
+	e.begin()
 	data := struct {
 		Identities []string `json:"identities"`
 		Stream     string   `json:"stream,omitempty"` // what acks must name
@@ -260,28 +204,6 @@ func (e *eventStream) messages(batch *patternpb.Messages) (acks []*patternpb.Ack
 		}
 	}
 	return acks
-}
-
-// event adds one event to the text that waits. Its data are values of our own that encoding/json cannot refuse, and JSON
-// has no raw line breaks that could end the event early.
-func (e *eventStream) event(name, id string, data any) {
-	e.text.WriteString("event: " + name + "\n")
-	if id != "" && !strings.ContainsFunc(id, func(r rune) bool { return r < ' ' }) {
-		e.text.WriteString("id: " + id + "\n")
-	}
-	e.text.WriteString("data: ")
-	if err := json.NewEncoder(&e.text).Encode(data); err != nil { // ends with a line break
-		panic(fmt.Sprintf("encode event %s: %v", name, err))
-	}
-	e.text.WriteByte('\n')
-}
-
-// flush writes what waits to the connection.
-func (e *eventStream) flush() error {
-	if _, err := e.text.WriteTo(e.w); err != nil {
-		return err
-	}
-	return e.control.Flush()
 }
 
 // ack sends acks on the stream. It may be called concurrently.

@@ -1,0 +1,79 @@
+package proxy
+
+import (
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
+
+	patternpb "github.com/prism-data-layer/prism/gen/prism/pattern"
+	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
+)
+
+var errWatchGone = status.Error(codes.Unavailable, "the server is shutting down; watch again, perhaps elsewhere")
+
+// Watch implements the RPC. A client that reads slowly blocks Send, and the coordinator makes its news fewer meanwhile.
+func (s *service) Watch(req *patternpb.WatchRequest, wire grpc.ServerStreamingServer[patternpb.WatchResponse]) error {
+	n, err := s.namespace(req.GetNamespace())
+	if err != nil {
+		return err
+	}
+	match, err := expr(n.Coordinator.Config().Filter, req.GetFilter())
+	if err != nil {
+		return err
+	}
+	ctx, cancel := s.drain.untilLeaving(wire.Context())
+	defer cancel()
+	metadata := req.IncludeMetadata == nil || req.GetIncludeMetadata()
+	watch := multicastregistry.Watch{Match: match, After: req.GetResumeToken(), OmitSnapshot: req.GetOmitSnapshot()}
+	for news, err := range n.Coordinator.Watch(ctx, watch) {
+		if err != nil && ctx.Err() != nil && wire.Context().Err() == nil {
+			return errWatchGone
+		}
+		if err != nil {
+			return err
+		}
+		if err := wire.Send(shownNews(&news, metadata)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// The numbers of fields in the .proto; a test holds them together.
+const (
+	fieldEvents = 1 // WatchResponse.events
+
+	fieldType     = 1 // of WatchEvent
+	fieldIdentity = 2
+	fieldReason   = 3
+)
+
+// shownNews shows what a watcher is told. As in shownPage, the events are written as they go over the wire.
+func shownNews(news *multicastregistry.News, metadata bool) *patternpb.WatchResponse {
+	size := 0
+	for i := range news.Events {
+		size += len(news.Events[i].Identity.ID) + len(news.Events[i].Identity.Encoded) + identityOverhead
+	}
+	raw := make([]byte, 0, size)
+	for i := range news.Events {
+		e := &news.Events[i]
+		raw = protowire.AppendTag(raw, fieldEvents, protowire.BytesType)
+		raw = appendSized(raw, func(b []byte) []byte {
+			b = protowire.AppendTag(b, fieldType, protowire.VarintType)
+			b = protowire.AppendVarint(b, uint64(e.Type))
+			if e.Identity.ID != "" {
+				b = protowire.AppendTag(b, fieldIdentity, protowire.BytesType)
+				b = appendSized(b, func(b []byte) []byte { return appendIdentity(b, &e.Identity, metadata) })
+			}
+			if e.Reason != 0 {
+				b = protowire.AppendTag(b, fieldReason, protowire.VarintType)
+				b = protowire.AppendVarint(b, uint64(e.Reason))
+			}
+			return b
+		})
+	}
+	out := &patternpb.WatchResponse{ResumeToken: news.Token}
+	out.ProtoReflect().SetUnknown(raw)
+	return out
+}
