@@ -32,6 +32,11 @@ UNCOUNTED := gen patterns/multicast_registry/slottest internal/tools
 REACHED := ./patterns/...,./internal/...,./client/...,./cmd/...
 OTHERS   = $(shell go list ./... | grep -v "^$$(go list -m)/patterns/")
 
+# ---- benchmarks -------------------------------------------------------------------------------------------------------
+
+# Those that tell medians and percentiles of one long run: COUNT is not for them.
+ONCE := Benchmark(EnumerateInProcess|EnumerateOverGRPC|WatchLatency|Storm)$$
+
 # ---- targets ----------------------------------------------------------------------------------------------------------
 
 .PHONY: all
@@ -91,11 +96,15 @@ cover-floors: ## judge the coverage profiles that the last `make test` left
 .PHONY: bench
 bench: ## run benchmarks COUNT times and print medians (BENCH=regexp COUNT=6 BENCHTIME=0.3s)
 	@mkdir -p dist
-	@packages=$$(grep -rlE '^func Benchmark' --include='*_test.go' . | xargs -r -n1 dirname | sort -u); \
-	test -n "$$packages" || { echo 'no benchmarks'; exit 0; }; \
-	echo "running, about $(COUNT) x $(BENCHTIME) for each benchmark:" $$packages; \
-	go test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) -count $(COUNT) -timeout 60m $$packages \
-		>dist/bench.txt || { cat dist/bench.txt; exit 1; }; \
+	@found=$$(grep -roE '^func Benchmark[A-Za-z0-9_]+' --include='*_test.go' . | sed -E 's|^(.*)/[^/]*:func (.*)$$|\1 \2|'); \
+	often=$$(echo "$$found" | grep -vE '$(ONCE)' | cut -d' ' -f2 | sort -u | paste -sd '|' -); \
+	packages() { cut -d' ' -f1 | sort -u; }; \
+	run() { go test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) -timeout 60m "$$@" \
+		>>dist/bench.txt || { cat dist/bench.txt; exit 1; }; }; \
+	echo "running, about $(COUNT) x $(BENCHTIME) for each benchmark:" $$(echo "$$found" | packages); \
+	: >dist/bench.txt; \
+	run -count $(COUNT) -skip '$(ONCE)' $$(echo "$$found" | packages); \
+	run -count 1 -skip "^($$often)\$$" $$(echo "$$found" | grep -E '$(ONCE)' | packages); \
 	$(TOOL) benchstat dist/bench.txt
 
 .PHONY: fuzz

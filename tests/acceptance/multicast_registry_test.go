@@ -24,7 +24,7 @@ func TestRegisterIdentity(t *testing.T) {
 			t.Errorf("stored %+v", stored)
 		}
 		found := p.find(t, `{"status":"online"}`)
-		if len(found) != 1 || !sameJSON(t, found[0].Metadata, metadata) {
+		if len(found) != 1 || !sameJSON(t, found[0].Metadata(), metadata) {
 			t.Errorf("found %+v", found)
 		}
 		_, err = p.Register(t.Context(), client.Registration{ID: "dev-1"})
@@ -237,7 +237,7 @@ func TestConcurrency(t *testing.T) {
 				page, err := p.Enumerate(t.Context(), client.Query{PageSize: 1000})
 				check(t, err)
 				for i, identity := range page.Identities {
-					if i > 0 && page.Identities[i-1].ID >= identity.ID || fmt.Sprintf("id-%04v", identity.Metadata["n"]) != identity.ID {
+					if i > 0 && page.Identities[i-1].ID >= identity.ID || fmt.Sprintf("id-%04v", identity.Metadata()["n"]) != identity.ID {
 						t.Errorf("place %d holds %+v", i, identity)
 					}
 				}
