@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -189,20 +190,32 @@ func quoted(words []string) string {
 // dies with it, as Redis documents.
 func awaitReplication(t testing.TB, c *testenv.RedisClusterProcess) {
 	t.Helper()
+	wanted := make(map[string]int) // of each master, where its replicas have to be; it goes on writing meanwhile
 	eventually(t, "the replicas have everything", func() bool {
 		for _, addr := range c.Addrs {
 			info := ask(t, addr, "INFO", "replication")[0]
 			if !strings.Contains(info, "role:master") {
 				continue
 			}
-			_, after, _ := strings.Cut(info, "master_repl_offset:")
-			offset, _, _ := strings.Cut(after, "\r\n")
-			if !strings.Contains(info, "offset="+offset+",") {
+			if _, ok := wanted[addr]; !ok {
+				wanted[addr] = number(t, info, "master_repl_offset:")
+			}
+			if !strings.Contains(info, "state=online") || number(t, info, ",offset=") < wanted[addr] {
 				return false
 			}
 		}
 		return true
 	})
+}
+
+// number is the one that stands behind a word.
+func number(t testing.TB, text, behind string) int {
+	t.Helper()
+	_, after, _ := strings.Cut(text, behind)
+	digits := strings.IndexFunc(after, func(r rune) bool { return r < '0' || r > '9' })
+	n, err := strconv.Atoi(after[:max(digits, 0)])
+	must(t, err)
+	return n
 }
 
 // patiently is eventually for what takes a fail-over.
