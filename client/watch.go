@@ -67,7 +67,8 @@ type WatchEvent struct {
 	Identity Identity
 	// Reason says why it Left.
 	Reason LeftReason
-	// ResumeToken is where a watch goes on behind this event. Empty where it cannot: before Synced.
+	// ResumeToken is where a watch goes on: behind this event, or, of events that come together, before the first of them for all
+	// but the last. Empty while a snapshot is told, from which nothing can go on.
 	ResumeToken string
 }
 
@@ -153,9 +154,15 @@ func (w *watch) follow(ctx context.Context) (stopped bool, err error) {
 		if ctx.Err() != nil { // what has arrived by then would come still
 			return false, ctx.Err()
 		}
+		before := w.request.GetResumeToken()
+		if reply.token == "" {
+			before = ""
+		}
 		w.request.ResumeToken, w.partial = reply.token, reply.token == ""
 		for n, e := range reply.events {
-			event := WatchEvent{Type: WatchEventType(e.kind), Identity: e.identity, Reason: LeftReason(e.reason)}
+			event := WatchEvent{
+				Type: WatchEventType(e.kind), Identity: e.identity, Reason: LeftReason(e.reason), ResumeToken: before,
+			}
 			if n == len(reply.events)-1 {
 				event.ResumeToken = reply.token
 			}

@@ -77,7 +77,7 @@ func (p *program) watch(ctx context.Context, f watchFlags) error {
 		return err
 	}
 	defer c.Close()
-	w := watcher{program: p, flags: f, known: make(map[string]struct{})}
+	w := watcher{program: p, flags: f, known: make(map[string]struct{}), whole: !f.noSnapshot && f.resume == ""}
 	for event, err := range c.Watch(ctx, q) {
 		if err == nil {
 			err = w.event(&event)
@@ -98,6 +98,7 @@ type watcher struct {
 
 	flags   watchFlags
 	known   map[string]struct{} // who matches, as far as it was told
+	whole   bool                // everybody was told
 	changes int
 }
 
@@ -118,9 +119,14 @@ func (w *watcher) event(e *client.WatchEvent) error {
 		delete(w.known, e.Identity.ID)
 	case client.Reset:
 		clear(w.known)
-		w.complainf("the server does not know any more what has happened; from the beginning:")
+		w.whole = !w.flags.noSnapshot
+		if w.whole {
+			w.complainf("the server does not know any more what has happened; from the beginning:")
+		} else {
+			w.complainf("the server does not know any more what has happened; something is missing here")
+		}
 	case client.Synced:
-		if w.flags.noSnapshot {
+		if !w.whole {
 			w.complainf("watching; Ctrl-C ends")
 		} else {
 			w.complainf("watching: %s %s now; Ctrl-C ends", counted(len(w.known), "identity", "identities"),

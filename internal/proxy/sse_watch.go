@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -15,6 +16,9 @@ import (
 
 // lastEventID is the header with which a browser that lost its connection says what it received last.
 const lastEventID = "Last-Event-ID"
+
+// unfinished is the id of events behind which nobody can go on: those of a snapshot.
+const unfinished = "-"
 
 // watch serves a Watch as server-sent events, each named for its type. Their ids are resume tokens, so that a browser's
 // EventSource goes on by itself where it was.
@@ -50,17 +54,18 @@ func (g *gateway) watch(w http.ResponseWriter, r *http.Request, vars map[string]
 			}
 			id := ""
 			if n == len(news.GetEvents())-1 { // the token is the place behind all of them
-				id = news.GetResumeToken()
-			}
-			if e.GetType() == patternpb.WatchEvent_RESET {
-				out.text.WriteString("id\n") // what was is no place to go on from
+				id = cmp.Or(news.GetResumeToken(), unfinished)
 			}
 			out.event(strings.ToLower(e.GetType().String()), id, json.RawMessage(data))
 		}
 		return out.flush()
 	}
 	out.begin()
-	if write(first) == nil {
+	if r.Header.Get(lastEventID) == unfinished { // what was told of a snapshot is void
+		again := &patternpb.WatchResponse{Events: []*patternpb.WatchEvent{{Type: patternpb.WatchEvent_RESET}}}
+		err = write(again)
+	}
+	if err == nil && write(first) == nil {
 		relay(g, r, out, stream, write, cancel)
 	}
 }
@@ -69,7 +74,7 @@ func (g *gateway) watch(w http.ResponseWriter, r *http.Request, vars map[string]
 func readWatch(r *http.Request, vars map[string]string) (*patternpb.WatchRequest, error) {
 	query := r.URL.Query()
 	req := &patternpb.WatchRequest{Namespace: vars["namespace"], ResumeToken: query.Get("resume_token")}
-	if last := r.Header.Get(lastEventID); last != "" {
+	if last := r.Header.Get(lastEventID); last != "" && last != unfinished {
 		req.ResumeToken = last
 	}
 	if text := query.Get("filter"); text != "" {

@@ -1,6 +1,9 @@
 package proxy
 
 import (
+	"iter"
+	"time"
+
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -26,14 +29,35 @@ func (s *service) Watch(req *patternpb.WatchRequest, wire grpc.ServerStreamingSe
 	defer cancel()
 	metadata := req.IncludeMetadata == nil || req.GetIncludeMetadata()
 	watch := multicastregistry.Watch{Match: match, After: req.GetResumeToken(), OmitSnapshot: req.GetOmitSnapshot()}
-	for news, err := range n.Coordinator.Watch(ctx, watch) {
-		if err != nil && ctx.Err() != nil && wire.Context().Err() == nil {
-			return errWatchGone
+	// A Send that is blocked by a client that does not read ends when the handler has returned, and not before.
+	sent := make(chan error, 1)
+	s.streams.Go(func() {
+		var err error
+		defer func() { sent <- recovered(recover(), err) }()
+		err = tellNews(wire, n.Coordinator.Watch(ctx, watch), metadata)
+	})
+	select {
+	case err = <-sent:
+	case <-ctx.Done():
+		select {
+		case err = <-sent:
+		case <-time.After(farewell):
+		}
+	}
+	if ctx.Err() != nil && wire.Context().Err() == nil {
+		return errWatchGone
+	}
+	return err
+}
+
+func tellNews(
+	wire grpc.ServerStreamingServer[patternpb.WatchResponse], watch iter.Seq2[multicastregistry.News, error], metadata bool,
+) error {
+	for news, err := range watch {
+		if err == nil {
+			err = wire.Send(shownNews(&news, metadata))
 		}
 		if err != nil {
-			return err
-		}
-		if err := wire.Send(shownNews(&news, metadata)); err != nil {
 			return err
 		}
 	}

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -152,7 +153,7 @@ func TestWatchEvents(t *testing.T) {
 	b.put("a", "lab")
 	path := "/v1/namespaces/default/identities:watch?filter=" + url.QueryEscape(`{"room":"lab"}`)
 	s := b.events(path)
-	if e := s.next(); e.name != "present" || e.id != "" {
+	if e := s.next(); e.name != "present" || e.id != unfinished {
 		t.Errorf("got %+v", e)
 	}
 	synced := s.next()
@@ -206,6 +207,44 @@ func TestNewsNumbers(t *testing.T) {
 	for n, name := range patternpb.WatchEvent_Reason_name {
 		if n != 0 && multicastregistry.LeftReason(n).String() != name {
 			t.Errorf("reason %d is %s on the wire and %s here", n, name, multicastregistry.LeftReason(n))
+		}
+	}
+}
+
+// TestWatchUnread drains although a client does not read its watch.
+func TestWatchUnread(t *testing.T) {
+	t.Parallel()
+	b := serve(t, Config{})
+	w, err := b.rpc.Watch(b.ctx, &patternpb.WatchRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantNews(t, w, "SYNCED ")
+	for i := range 400 {
+		b.put(fmt.Sprint("a", i), strings.Repeat("x", 10_000))
+	}
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	if err := b.Drain(ctx); err != nil {
+		t.Errorf("drain: %v", err)
+	}
+}
+
+// TestWatchEventsCut has a browser come back that was cut off in the middle of a snapshot.
+func TestWatchEventsCut(t *testing.T) {
+	t.Parallel()
+	b := serve(t, Config{})
+	b.put("a", "lab")
+	s := b.events("/v1/namespaces/default/identities:watch")
+	e := s.next()
+	if e.name != "present" || e.id != unfinished {
+		t.Errorf("got %+v", e)
+	}
+	s.close()
+	again := b.get("/v1/namespaces/default/identities:watch", lastEventID, e.id)
+	for _, want := range []string{"reset", "present", "synced"} {
+		if e := again.next(); e.name != want {
+			t.Errorf("got %+v, want %s", e, want)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"sync/atomic"
 	"time"
 
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
@@ -48,10 +49,12 @@ type Registry struct {
 	limit int // 0: none
 	began time.Time
 	index *index.Index
-	watch sweeper
+
+	sweeper sweeper
 
 	hub      *watch.Hub // locked by whoever changes something
 	revision multicastregistry.Revision
+	head     atomic.Uint64 // revision, for who reads
 }
 
 // NewRegistry returns an empty registry.
@@ -59,6 +62,12 @@ func NewRegistry(cfg RegistryConfig) *Registry {
 	r := &Registry{limit: cfg.MaxIdentities, began: time.Now(), index: index.New()}
 	r.hub = watch.New(watched{r}, watch.Config{})
 	return r
+}
+
+// unlock ends what r.hub.Lock began.
+func (r *Registry) unlock() {
+	r.head.Store(uint64(r.revision))
+	r.hub.Unlock()
 }
 
 // now is the registry's clock, which does not follow when the computer's is set.
@@ -88,7 +97,7 @@ func (r *Registry) put(
 	next multicastregistry.Identity, mode multicastregistry.PutMode,
 ) (multicastregistry.Identity, error) {
 	r.hub.Lock()
-	defer r.hub.Unlock()
+	defer r.unlock()
 	now := r.now()
 	r.sweep(now)
 	current, there := r.index.Get(next.ID)
@@ -125,7 +134,7 @@ func (r *Registry) Renew(ctx context.Context, id string, ttl time.Duration) (mul
 
 func (r *Registry) renew(id string, ttl time.Duration) (lease multicastregistry.Lease, err error) {
 	r.hub.Lock()
-	defer r.hub.Unlock()
+	defer r.unlock()
 	now := r.now()
 	r.sweep(now)
 	current, ok := r.index.Get(id)
@@ -148,7 +157,7 @@ func (r *Registry) Delete(ctx context.Context, id string, only multicastregistry
 		return false, fmt.Errorf("memory: delete %q: %w", id, err)
 	}
 	r.hub.Lock()
-	defer r.hub.Unlock()
+	defer r.unlock()
 	now := r.now()
 	r.sweep(now)
 	current, ok := r.index.Get(id)
@@ -232,9 +241,7 @@ func (r *Registry) Head(ctx context.Context) (multicastregistry.Revision, error)
 	if err := ctx.Err(); err != nil {
 		return 0, fmt.Errorf("memory: head: %w", err)
 	}
-	r.hub.Lock()
-	defer r.hub.Unlock()
-	return r.revision, nil
+	return multicastregistry.Revision(r.head.Load()), nil
 }
 
 // Count implements multicastregistry.Counter. It sweeps what has expired before it counts, a little at a time.
@@ -245,7 +252,7 @@ func (r *Registry) Count(ctx context.Context) (int, error) {
 		}
 		r.hub.Lock()
 		more = r.sweep(r.now())
-		r.hub.Unlock()
+		r.unlock()
 	}
 	return r.index.Len(r.now()), nil
 }

@@ -15,8 +15,9 @@ const sweepEvery = 20 * time.Millisecond
 // Watch implements multicastregistry.Watcher. Tokens are good for as long as the process lives.
 func (r *Registry) Watch(ctx context.Context, w multicastregistry.Watch) iter.Seq2[multicastregistry.News, error] {
 	return func(yield func(multicastregistry.News, error) bool) {
-		end := r.watch.begin(r.sweepDue)
+		end := r.sweeper.begin(r.sweepDue)
 		defer end()
+		r.sweepDue() // nobody did while nobody watched
 		r.hub.Watch(ctx, w)(yield)
 	}
 }
@@ -30,7 +31,7 @@ func (r *Registry) sweepDue() {
 		}
 		r.hub.Lock()
 		more = r.sweep(now)
-		r.hub.Unlock()
+		r.unlock()
 	}
 }
 
@@ -77,8 +78,8 @@ func every(period time.Duration, stop <-chan struct{}, do func()) {
 // watched is the registry as those see it who watch.
 type watched struct{ r *Registry }
 
-// Now implements watch.Source.
-func (w watched) Now() time.Time { return w.r.now() }
+// Current implements watch.Source: it always is.
+func (watched) Current() error { return nil }
 
 // Query implements watch.Source.
 func (w watched) Query(

@@ -32,8 +32,9 @@ const (
 // Registry is the slot that keeps identities, metadata and leases. The backend is the truth: the coordinator stores no
 // identities. All methods may be called concurrently.
 //
-// An expired identity behaves as absent everywhere from the instant it expires, swept or not. An outage of the backend ends
-// no lease: what was live when it began is live for at least its TTL after it has ended. Times are the backend's
+// An expired identity behaves as absent everywhere from the instant it expires, swept or not. An outage of the backend that
+// is longer than the registry takes to tell it from a pause, seconds, ends no lease: what was live when it began is live for at
+// least its TTL after it has ended. Times are the backend's
 // own clock; TTLs keep millisecond precision. Metadata that is handed over or out is never shared with the caller: no
 // change that a caller makes to it can be seen by another one.
 //

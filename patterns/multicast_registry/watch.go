@@ -39,7 +39,8 @@ type Watch struct {
 type News struct {
 	// Events in order; one at least.
 	Events []WatchEvent
-	// Token is where to go on after these events. Empty before Synced.
+	// Token is where to go on after these events. Empty while a snapshot is told: who is cut off there begins again, and forgets
+	// what it was told of it.
 	Token string
 }
 

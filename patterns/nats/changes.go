@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math/rand/v2"
 	"strconv"
 	"strings"
 	"sync"
@@ -191,11 +192,25 @@ func (f *feed) resume(ctx context.Context, after multicastregistry.Position) (ok
 			return false, err
 		}
 	}
+	if ok && ahead() {
+		f.r.loss()
+	}
 	if !ok || ahead() || logPos+1 < log.State.FirstSeq {
 		return false, nil
 	}
 	f.pos, f.logPos, f.synced = pos, logPos, true
 	return true, nil
+}
+
+// loss notes that the bucket has lost its data: its next changes have the revisions of others.
+func (r *Registry) loss() { r.losses.Store(rand.Uint64() | 1) }
+
+// history names the revisions of streams: after a loss, not even this process knows what others have seen of them.
+func (r *Registry) history(epoch string) string {
+	if loss := r.losses.Load(); loss != 0 {
+		return epoch + "-" + strconv.FormatUint(loss, 36)
+	}
+	return epoch
 }
 
 // parse reads what position returns, and nothing else.
@@ -270,7 +285,8 @@ func (f *feed) tail(ctx context.Context) error {
 		if f.due && f.pos >= f.target {
 			f.due, f.synced = false, true
 			if err := f.tell(multicastregistry.Change{
-				Kind: multicastregistry.Synced, Revision: multicastregistry.Revision(f.pos), Position: f.position(), Epoch: f.epoch,
+				Kind: multicastregistry.Synced, Revision: multicastregistry.Revision(f.pos), Position: f.position(),
+				Epoch: f.r.history(f.epoch),
 			}); err != nil {
 				return err
 			}
@@ -319,7 +335,8 @@ func (f *feed) ask(ctx context.Context) error {
 	case f.behind.IsZero():
 		f.behind = f.asked
 	case f.asked.Sub(f.behind) > catchUp:
-		return errGap // the bucket has lost its data
+		f.r.loss()
+		return errGap
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -71,6 +72,8 @@ const (
 // A bucket with one record for each key forgets what came before. So whoever changes it appends the change to a second, bounded
 // stream, "prism-changes-<namespace>", behind the acknowledgement and without waiting; see Changes.
 type Registry struct {
+	losses atomic.Uint64 // names the latest loss of data that was seen; 0: none
+
 	conn   *Conn
 	cfg    RegistryConfig
 	prefix string // of a key's subject

@@ -21,17 +21,18 @@ import (
 // thousand devices or more, a thousand have its group. Its name tells nothing of that.
 func device(i, n int) mr.Identity {
 	return mr.Identity{ID: fmt.Sprintf("device-%07d", i*7919%n), TTL: time.Hour, Metadata: map[string]any{
-		"permille": int64(i % 1000), "percent": int64(i / 10 % 100), "tenth": int64(i % 10), "group": "g-" + strconv.Itoa(i%max(1, n/1000)),
-		"firmware": "1." + strconv.Itoa(i%7) + "." + strconv.Itoa(i%11),
+		"permille": int64(i % 1000), "percent": int64(i / 10 % 100), "tenth": int64(i % 10),
+		"group": "g-" + strconv.Itoa(i%max(1, n/1000)), "firmware": "1." + strconv.Itoa(i%7) + "." + strconv.Itoa(i%11),
 	}}
 }
 
 // BenchmarkEnumerateInProcess calls Coordinator.Enumerate, without gRPC, for a page of up to 1,000 and the number of all who
 // match, of a registry in memory, of a copy of one in Redis, and with filtering in Redis. The peer of the first two and of the
-// third is to fetch every identity, from memory or Redis, and to evaluate the filter: x-scan is how many times as fast they are.
+// third is to fetch every identity, from memory or Redis, and to evaluate the filter: x-scan is how many times as fast they
+// are.
 //
-// Redis has up to 100,000 identities: with a million a call without the copy takes seconds, and with it what it takes in memory.
-// Fetching a million from memory is measured once, because it takes the same with every filter.
+// Redis has up to 100,000 identities: with a million a call without the copy takes seconds, and with it what it takes in
+// memory. Fetching a million from memory is measured once, because it takes the same with every filter.
 func BenchmarkEnumerateInProcess(b *testing.B) {
 	for _, n := range []int{1000, 100_000, 1_000_000} {
 		b.Run(strconv.Itoa(n), func(b *testing.B) {

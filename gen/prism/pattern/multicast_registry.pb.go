@@ -1631,7 +1631,7 @@ type FilterWarning struct {
 	Kind FilterWarning_Kind `protobuf:"varint,1,opt,name=kind,proto3,enum=prism.pattern.FilterWarning_Kind" json:"kind,omitempty"`
 	// The field, spelled as in sort_by.
 	Field string `protobuf:"bytes,2,opt,name=field,proto3" json:"field,omitempty"`
-	// JSON pointer to the clause in the filter.
+	// JSON pointer to the clause in the filter as it was sent.
 	Pointer string `protobuf:"bytes,3,opt,name=pointer,proto3" json:"pointer,omitempty"`
 	// What is suspicious, in words.
 	Message string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
@@ -1801,7 +1801,8 @@ type ExplainResponse struct {
 	Clauses []*ExplainResponse_Clause `protobuf:"bytes,4,rep,name=clauses,proto3" json:"clauses,omitempty"`
 	// What is suspicious about the filter.
 	Warnings []*FilterWarning `protobuf:"bytes,5,rep,name=warnings,proto3" json:"warnings,omitempty"`
-	// Identities that nearly match, those that miss the fewest conditions first. Only of a filter that is an $and of conditions.
+	// Identities that nearly match, those that miss the fewest conditions first. Only of a filter that is an $and of conditions, and
+	// while few identities match.
 	NearMisses []*ExplainResponse_NearMiss `protobuf:"bytes,6,rep,name=near_misses,json=nearMisses,proto3" json:"near_misses,omitempty"`
 	// Where the namespace's answers come from.
 	Source ExplainResponse_Source `protobuf:"varint,7,opt,name=source,proto3,enum=prism.pattern.ExplainResponse_Source" json:"source,omitempty"`
@@ -1995,7 +1996,8 @@ type WatchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What has happened, in order.
 	Events []*WatchEvent `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
-	// Where to go on after these events. Empty before SYNCED.
+	// Where to go on after these events. Empty while a snapshot is told: who is cut off there begins again, and forgets what it was
+	// told of it.
 	ResumeToken   string `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

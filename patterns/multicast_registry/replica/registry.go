@@ -179,13 +179,7 @@ func (r *Registry) Ping(ctx context.Context) error {
 			return err
 		}
 	}
-	r.mu.Lock()
-	heard := r.heard
-	r.mu.Unlock()
-	if r.native.Load() || !heard.IsZero() && time.Since(heard) <= r.cfg.MaxStaleness {
-		return nil
-	}
-	return r.behind(0)
+	return watched{r}.Current()
 }
 
 // Watch implements multicastregistry.Watcher. It ends with ErrUnavailable when the copy is older than it may be.
@@ -196,14 +190,22 @@ func (r *Registry) Watch(ctx context.Context, w multicastregistry.Watch) iter.Se
 // watched is the copy as those see it who watch.
 type watched struct{ r *Registry }
 
-// Now implements watch.Source.
-func (w watched) Now() time.Time { return w.r.now() }
-
 // Query implements watch.Source.
 func (w watched) Query(
 	ctx context.Context, now time.Time, q multicastregistry.Selection,
 ) (multicastregistry.Selected, error) {
 	return w.r.copied.Load().Query(ctx, now, q)
+}
+
+// Current implements watch.Source.
+func (w watched) Current() error {
+	w.r.mu.Lock()
+	heard := w.r.heard
+	w.r.mu.Unlock()
+	if w.r.native.Load() || !heard.IsZero() && time.Since(heard) <= w.r.cfg.MaxStaleness {
+		return nil
+	}
+	return w.r.behind(0)
 }
 
 // Reach implements watch.Source.

@@ -141,6 +141,7 @@ func (r *Registry) follow(ctx context.Context, after multicastregistry.Position)
 	into, began := r.copied.Load(), time.Now()
 	fresh, n := false, 0   // into is a new copy, which nobody sees yet
 	ordered := after != "" // and without gaps
+	current := false       // what comes has just happened: a feed begins with what was missed
 	for change, err := range r.source.Changes(ctx, after) {
 		if err != nil {
 			return after, err
@@ -156,7 +157,7 @@ func (r *Registry) follow(ctx context.Context, after multicastregistry.Position)
 					slog.Int64("bytes", into.Bytes()), slog.Duration("took", time.Since(began)))
 				fresh = false
 			}
-			ordered = true
+			ordered, current = true, true
 			r.hub.Lock()
 			r.hub.Advance(change.Revision, change.Epoch)
 			r.hub.Unlock()
@@ -168,7 +169,11 @@ func (r *Registry) follow(ctx context.Context, after multicastregistry.Position)
 				r.change(into, &change)
 			}
 			if ordered && !r.cfg.Partitioned {
-				r.update(func() { r.reached, r.heard = change.Revision, time.Now() })
+				r.update(func() {
+					if r.reached = change.Revision; current {
+						r.heard = time.Now()
+					}
+				})
 			}
 		}
 		if n++; n%sizeEvery == 0 && into.Bytes() > int64(r.cfg.MaxBytes) {
@@ -206,9 +211,16 @@ func apply(into *index.Index, change *multicastregistry.Change) (before, after *
 
 // change makes a change in the copy that answers, and tells those who watch.
 func (r *Registry) change(into *index.Index, change *multicastregistry.Change) {
+	lease := change.Kind == multicastregistry.Renew || change.Kind == multicastregistry.Extend // which is no event
+	if lease {
+		apply(into, change)
+	}
 	r.hub.Lock()
 	defer r.hub.Unlock()
-	before, after := apply(into, change)
+	var before, after *multicastregistry.Identity
+	if !lease {
+		before, after = apply(into, change)
+	}
 	if before == nil && after == nil {
 		r.hub.Advance(change.Revision, "")
 		return

@@ -167,3 +167,46 @@ func TestWatchTooLarge(t *testing.T) {
 		}
 	})
 }
+
+// TestBacklog has the feed begin, after a cut, with what was missed: that is not current until Synced says so.
+func TestBacklog(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newSource()
+		r := follow(t, s, replica.Config{})
+		s.feeds <- []mr.Change{reset, put("a", 1), synced(1)}
+		synctest.Wait()
+		s.live <- mr.Change{}
+		<-time.After(time.Minute)
+		s.feeds <- []mr.Change{put("b", 2)}
+		if _, err := r.Reach(t.Context(), 0); !errors.Is(err, mr.ErrUnavailable) {
+			t.Errorf("with a part of what was missed: %v", err)
+		}
+		s.live <- put("c", 3)
+		s.live <- synced(3)
+		wantReach(t, r, 0, 3)
+	})
+}
+
+// TestWatchExtended begins to watch while the copy believes that a lease has ended, which an outage has prolonged.
+func TestWatchExtended(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newSource()
+		r := follow(t, s, replica.Config{})
+		first := put("a", 1)
+		first.Identity.TTL, first.Identity.ExpiresAt = 2*time.Second, time.Now().Add(2*time.Second)
+		s.feeds <- []mr.Change{reset, first, synced(1)}
+		synctest.Wait()
+		began := time.Now()
+		<-time.After(3 * time.Second) // nothing is heard
+		next, _ := watch(t, r, mr.Watch{})
+		wantEvents(t, next, "PRESENT a", "SYNCED ")
+		s.live <- mr.Change{Kind: mr.Extend, Since: began.Add(time.Second), Until: began.Add(4 * time.Second), Revision: 2}
+		s.live <- synced(2)
+		s.live <- put("a", 3)
+		s.live <- put("b", 4)
+		wantEvents(t, next, "UPDATED a", "JOINED b")
+		wantNames(t, r, "a", "b")
+	})
+}

@@ -13,11 +13,12 @@ import (
 	"github.com/prism-data-layer/prism/patterns/multicast_registry/filter"
 )
 
-// BenchmarkChange states what a change costs with no watchers, with 1,000 of a room each, of whom it concerns one, with 1,000 of one
-// room, of whom it concerns all, and with 1,000 whose filters are unequal ranges, of which the hub looks at each and none matches.
-// An operation is 100 changes of the index and its hub: put-ns is the median of what the writer waits for one, x-unwatched how many
-// times as long that is as when nobody watches, and mean-put-ns has what the writer waits for a processor, too; told-ns is how long one takes until it is in the queues of all whom it concerns, and cpu-ns for how long
-// the processors work for it, for the watchers too.
+// BenchmarkChange states what a change costs with no watchers, with 1,000 of a room each, of whom it concerns one, with 1,000
+// of one room, of whom it concerns all, and with 1,000 whose filters are unequal ranges, of which the hub looks at each and
+// none matches. An operation is 100 changes of the index and its hub: put-ns is the median of what the writer waits for one,
+// x-unwatched how many times as long that is as when nobody watches, and mean-put-ns has what the writer waits for a processor,
+// too; told-ns is how long one takes until it is in the queues of all whom it concerns, and cpu-ns for how long the processors
+// work for it, for the watchers too.
 func BenchmarkChange(b *testing.B) {
 	const watchers, identities, changes = 1000, 10_000, 100
 	unwatched := 0.0

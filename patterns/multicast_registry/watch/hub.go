@@ -18,20 +18,24 @@ const (
 	DefaultLogEntries = 100_000
 	DefaultLogBytes   = 32 << 20
 	DefaultQueue      = 256
+	DefaultQueueBytes = 256 << 10
 )
 
-// atOnce is how many changes are dispatched before somebody else gets a turn.
-const atOnce = 256
+// atOnce and turnTime are how many changes are dispatched, and for how long, before somebody else gets a turn.
+const (
+	atOnce   = 256
+	turnTime = 2 * time.Millisecond
+)
 
 // Source is what is watched: a registry's index, kept together with a Hub.
 type Source interface {
-	// Now is the clock that leases end by.
-	Now() time.Time
-	// Query answers from the index, which has all that was appended to the Hub.
+	// Query answers from the index, which has all that was appended to the Hub. Leases end by now, whatever the clock says.
 	Query(ctx context.Context, now time.Time, q multicastregistry.Selection) (multicastregistry.Selected, error)
 	// Reach waits until the index reflects a revision. ErrUnavailable when that takes too long, and, with 0, when nothing
 	// current is known.
 	Reach(ctx context.Context, revision multicastregistry.Revision) error
+	// Current returns ErrUnavailable when nothing current is known. It does not wait.
+	Current() error
 }
 
 // Config is the configuration of a Hub. Zero fields take their defaults.
@@ -39,8 +43,9 @@ type Config struct {
 	// LogEntries and LogBytes bound the log, from which slow watchers and those that come back go on. Default: 100,000 changes
 	// and 32 MiB.
 	LogEntries, LogBytes int
-	// Queue is the most changes that wait for one watcher before it has to go on from the log. Default: 256.
-	Queue int
+	// Queue and QueueBytes bound the changes that wait for one watcher before it has to go on from the log. Default: 256, and
+	// 256 KiB.
+	Queue, QueueBytes int
 	// Unordered says that revisions are those of parts that change independently: places are numbered here then, and nobody can
 	// go on with a token of another Hub.
 	Unordered bool
@@ -51,6 +56,7 @@ func (c Config) WithDefaults() Config {
 	c.LogEntries = cmp.Or(c.LogEntries, DefaultLogEntries)
 	c.LogBytes = cmp.Or(c.LogBytes, DefaultLogBytes)
 	c.Queue = cmp.Or(c.Queue, DefaultQueue)
+	c.QueueBytes = cmp.Or(c.QueueBytes, DefaultQueueBytes)
 	return c
 }
 
@@ -108,10 +114,7 @@ func (h *Hub) Append(
 	h.at = max(h.at, e.at)
 	h.log.append(e)
 	if h.watched.Load() > 0 {
-		select {
-		case h.work <- struct{}{}:
-		default:
-		}
+		h.workToDo()
 	}
 }
 
@@ -182,15 +185,34 @@ func (h *Hub) leave(w *watcher) {
 	h.watched.Add(-1)
 }
 
-// dispatch hands what was appended to the watchers that it concerns.
+// dispatch hands what has been appended by now to the watchers that it concerns.
 func (h *Hub) dispatch() {
-	for h.dispatchSome() {
+	h.mu.Lock()
+	goal := h.log.next
+	h.mu.Unlock()
+	for h.dispatchSome(goal) {
+	}
+	h.mu.Lock()
+	more := h.log.next > goal
+	h.mu.Unlock()
+	if more {
+		h.workToDo()
 	}
 }
 
-func (h *Hub) dispatchSome() (more bool) {
+func (h *Hub) workToDo() {
+	select {
+	case h.work <- struct{}{}:
+	default:
+	}
+}
+
+func (h *Hub) dispatchSome(goal uint64) (more bool) {
 	h.turn.Lock()
 	defer h.turn.Unlock()
+	if h.dispatched >= goal {
+		return false
+	}
 	h.mu.Lock()
 	entries, ok := h.log.from(h.dispatched, atOnce)
 	if !ok { // the log was faster
@@ -201,9 +223,13 @@ func (h *Hub) dispatchSome() (more bool) {
 		h.resetAll()
 		return false
 	}
-	for _, e := range entries {
+	began := time.Now()
+	for n, e := range entries {
 		h.tell(e)
 		h.dispatched = e.seq + 1
+		if n+1 < len(entries) && entries[n+1].at > e.at && time.Since(began) > turnTime {
+			break
+		}
 	}
 	return len(entries) > 0
 }
@@ -217,7 +243,7 @@ func (h *Hub) tell(e *entry) {
 			return
 		}
 		for w := range g.watchers {
-			w.push(told{entry: e, was: was, is: is}, h.cfg.Queue)
+			w.push(told{entry: e, was: was, is: is}, &h.cfg)
 		}
 	})
 }

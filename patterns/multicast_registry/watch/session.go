@@ -18,6 +18,8 @@ const (
 	maxNewsBytes = 1 << 20
 	// BookmarkEvery is how often a watcher is told where it is while nothing happens.
 	BookmarkEvery = 10 * time.Second
+	// behindAtMost is how long a token may be ahead of the index before it counts as one of another history.
+	behindAtMost = 2 * time.Second
 	// checkEvery is how often a watcher makes sure that the index is current.
 	checkEvery = time.Second
 )
@@ -45,6 +47,10 @@ func (stopError) Error() string { return "the reader breaks off" }
 
 var errStop error = stopError{}
 
+// never is before the end of any lease. A snapshot shows whoever is in the index: who expires leaves it by a change, which is
+// what watchers are told of.
+var never time.Time
+
 // session is one call of Watch.
 type session struct {
 	hub     *Hub
@@ -53,10 +59,9 @@ type session struct {
 	omit    bool   // no snapshots
 	name    string // of the filter
 
-	here   place  // what was told
-	synced bool   // here is a place to go on from
-	token  string // what was said last to go on from
-	told   bool   // anything, by this watch or the one that it goes on from
+	here   place // what was told
+	synced bool  // here is a place to go on from
+	told   bool  // anything, by this watch or the one that it goes on from
 }
 
 func (s *session) run(ctx context.Context, after string) error {
@@ -80,7 +85,7 @@ func (s *session) run(ctx context.Context, after string) error {
 		case <-s.hub.work:
 			s.hub.dispatch()
 		case <-check.C:
-			if err := s.hub.source.Reach(ctx, 0); err != nil {
+			if err := s.hub.source.Current(); err != nil {
 				return err
 			}
 			s.hub.dispatch()
@@ -110,12 +115,18 @@ func (s *session) where(ctx context.Context, token string) (*place, error) {
 	if err != nil {
 		return nil, err
 	}
-	reach := multicastregistry.Revision(0)
-	if p.epoch == s.hub.currentEpoch() && !s.hub.cfg.Unordered {
-		reach = multicastregistry.Revision(p.at)
+	s.told = true
+	if err := s.hub.source.Reach(ctx, 0); err != nil {
+		return nil, err
 	}
-	s.token, s.told = token, true
-	return &p, s.hub.source.Reach(ctx, reach)
+	if p.epoch == s.hub.currentEpoch() && !s.hub.cfg.Unordered {
+		soon, cancel := context.WithTimeout(ctx, behindAtMost)
+		defer cancel()
+		if err := s.hub.source.Reach(soon, multicastregistry.Revision(p.at)); err != nil && ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+	}
+	return &p, nil
 }
 
 // begin tells all that comes up to Synced.
@@ -174,7 +185,7 @@ func (s *session) again(ctx context.Context, b *batch) error {
 }
 
 func (s *session) reset(ctx context.Context) error {
-	s.synced, s.token = false, ""
+	s.synced = false
 	if s.told { // else there is nothing to be void
 		if err := s.tell(multicastregistry.WatchEvent{Type: multicastregistry.WatchReset}); err != nil {
 			return err
@@ -183,59 +194,56 @@ func (s *session) reset(ctx context.Context) error {
 	return s.snapshot(ctx)
 }
 
-// changes tells changes, each with the place behind it, or, in net form, all with the place behind the last.
+// changes tells changes: each of them, or, in net form, what they come to for each identity, of so many at a time that it fits
+// into one message. So there is a place to go on from behind every message.
 func (s *session) changes(b *batch) error {
-	unseen(b.changes, s.here.since)
-	if b.net {
-		b.changes = netOf(b.changes)
-	}
-	return s.list(b, b.changes)
-}
-
-// list tells changes that were taken as a batch.
-func (s *session) list(b *batch, list []told) error {
-	list = slices.DeleteFunc(list, func(c told) bool { return !c.was && !c.is })
-	events, size := []multicastregistry.WatchEvent(nil), 0
-	for n := range list {
-		e := list[n].event()
-		events = append(events, e)
-		size += weight(&e.Identity)
-		last := n == len(list)-1
-		if !last && (len(events) < s.hub.page && size < maxNewsBytes || list[n+1].at == list[n].at) {
-			continue
+	for len(b.changes) > 0 {
+		n, size := 0, 0
+		for ; n < len(b.changes); n++ {
+			size += b.changes[n].size()
+			if n > 0 && (n >= s.hub.page || size > maxNewsBytes) && b.changes[n].at > b.changes[n-1].at {
+				break
+			}
 		}
-		switch {
-		case last:
-			s.at(b)
-		case !b.net:
-			s.here.at, s.here.epoch = list[n].at, b.epoch
+		run := b.changes[:n]
+		b.changes = b.changes[n:]
+		end := *b
+		if len(b.changes) > 0 {
+			end.at = run[n-1].at
 		}
-		tell := s.tell
-		if b.net && !last { // there is no place in the middle: who goes on from the place before is told all of them again
-			tell = s.tellMore
+		if b.net {
+			run = netOf(run)
 		}
-		if err := tell(events...); err != nil {
+		s.at(&end)
+		if err := s.list(run); err != nil {
 			return err
 		}
-		events, size = nil, 0
 	}
 	return nil
 }
 
-func weight(i *multicastregistry.Identity) int { return len(i.ID) + len(i.Encoded) + 64 }
-
-// tell yields events after which a watcher can go on.
-func (s *session) tell(events ...multicastregistry.WatchEvent) error {
-	if s.synced {
-		s.token = s.here.token(s.name)
+// list tells changes in one message.
+func (s *session) list(changes []told) error {
+	var events []multicastregistry.WatchEvent
+	for n := range changes {
+		if c := &changes[n]; c.was || c.is {
+			events = append(events, c.event())
+		}
 	}
-	return s.tellMore(events...)
+	if len(events) == 0 {
+		return nil
+	}
+	return s.tell(events...)
 }
 
-// tellMore yields events after which a watcher goes on from where it could before.
-func (s *session) tellMore(events ...multicastregistry.WatchEvent) error {
+// tell yields events.
+func (s *session) tell(events ...multicastregistry.WatchEvent) error {
+	news := multicastregistry.News{Events: events}
+	if s.synced {
+		news.Token = s.here.token(s.name)
+	}
 	s.told = true
-	if !s.yield(multicastregistry.News{Events: events, Token: s.token}, nil) {
+	if !s.yield(news, nil) {
 		return errStop
 	}
 	return nil
@@ -245,15 +253,11 @@ func (s *session) tellMore(events ...multicastregistry.WatchEvent) error {
 // has to.
 func (s *session) snapshot(ctx context.Context) error {
 	s.here, s.synced = place{}, false
-	now := s.hub.source.Now().Truncate(time.Millisecond) // of all pages: so it is known whom they do not show
-	if !s.omit {
-		s.here.since = now
-	}
 	for after := (*multicastregistry.Place)(nil); ; {
 		var page multicastregistry.Selected
 		if !s.omit {
 			var err error
-			page, err = s.hub.source.Query(ctx, now, multicastregistry.Selection{
+			page, err = s.hub.source.Query(ctx, never, multicastregistry.Selection{
 				Match: s.watcher.match, After: after, Limit: s.hub.page, MaxBytes: maxNewsBytes,
 			})
 			if err != nil {
@@ -267,7 +271,6 @@ func (s *session) snapshot(ctx context.Context) error {
 		}
 		s.at(&b)
 		if !s.omit {
-			unseen(b.changes, s.here.since)
 			if err := s.page(&page, after, netOf(b.changes)); err != nil {
 				return err
 			}
@@ -294,7 +297,6 @@ func (s *session) page(page *multicastregistry.Selected, after *multicastregistr
 			return err
 		}
 	}
-	b := batch{net: true, at: s.here.at, epoch: s.here.epoch}
 	var list []told
 	for _, c := range net {
 		if page.More && c.id() > page.Last.ID {
@@ -307,8 +309,6 @@ func (s *session) page(page *multicastregistry.Selected, after *multicastregistr
 			switch {
 			case known && c.is && page.Identities[n].Revision >= c.after.Revision:
 				continue
-			case !known && c.is && ended(c.after, s.here.since): // it was registered before the snapshot, which does not show it
-				continue
 			case known && !c.is:
 				c.entry = &entry{seq: c.seq, at: c.at, before: &page.Identities[n], after: c.after, reason: c.reason}
 			}
@@ -316,5 +316,15 @@ func (s *session) page(page *multicastregistry.Selected, after *multicastregistr
 		}
 		list = append(list, c)
 	}
-	return s.list(&b, list)
+	for len(list) > 0 {
+		n, size := 0, 0
+		for ; n < len(list) && n < s.hub.page && (n == 0 || size < maxNewsBytes); n++ {
+			size += list[n].size()
+		}
+		if err := s.list(list[:n]); err != nil {
+			return err
+		}
+		list = list[n:]
+	}
+	return nil
 }

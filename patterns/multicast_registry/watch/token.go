@@ -3,7 +3,6 @@ package watch
 import (
 	"encoding/base64"
 	"hash/fnv"
-	"time"
 
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
 )
@@ -12,23 +11,19 @@ import (
 type place struct {
 	epoch string
 	at    uint64
-	since time.Time // when its snapshot was taken, in ms; zero: there was none
 }
 
 const (
 	tokenEpoch  = "e"
 	tokenAt     = "r"
-	tokenSince  = "t"
 	tokenFilter = "f"
 )
 
 // token writes a place for watchers of a filter.
 func (p place) token(filterName string) string {
-	content := map[string]any{tokenEpoch: p.epoch, tokenAt: int64(p.at), tokenFilter: short(filterName)}
-	if !p.since.IsZero() {
-		content[tokenSince] = p.since.UnixMilli()
-	}
-	return base64.RawURLEncoding.EncodeToString(multicastregistry.AppendMetadata(nil, content))
+	return base64.RawURLEncoding.EncodeToString(multicastregistry.AppendMetadata(nil, map[string]any{
+		tokenEpoch: p.epoch, tokenAt: int64(p.at), tokenFilter: short(filterName),
+	}))
 }
 
 // parseToken is the inverse of token.
@@ -44,11 +39,7 @@ func parseToken(text, filterName string) (p place, err error) {
 	if of != short(filterName) {
 		return p, &multicastregistry.InvalidError{Field: "resume_token", Problem: "is of a watch with another filter"}
 	}
-	p = place{epoch: epoch, at: uint64(at)}
-	if since, ok := content[tokenSince].(int64); ok {
-		p.since = time.UnixMilli(since)
-	}
-	return p, nil
+	return place{epoch: epoch, at: uint64(at)}, nil
 }
 
 // short tells filters apart.

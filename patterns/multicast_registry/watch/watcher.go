@@ -2,7 +2,6 @@ package watch
 
 import (
 	"sync"
-	"time"
 
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
 	"github.com/prism-data-layer/prism/patterns/multicast_registry/filter"
@@ -22,20 +21,24 @@ type watcher struct {
 
 	mu      sync.Mutex
 	queue   []told
+	bytes   int    // of queue
 	lagging bool   // the queue was full: go on from the log
 	from    uint64 // then: from there
 	void    bool   // begin again
 }
 
 // push adds a change to the queue.
-func (w *watcher) push(t told, most int) {
+func (w *watcher) push(t told, cfg *Config) {
+	size := t.size()
 	w.mu.Lock()
 	switch {
 	case w.lagging || w.void:
-	case len(w.queue) >= most:
-		w.lagging, w.from, w.queue = true, w.queue[0].seq, nil
+	case len(w.queue) >= cfg.Queue || len(w.queue) > 0 && w.bytes+size > cfg.QueueBytes:
+		w.lagging, w.from = true, w.queue[0].seq
+		w.queue, w.bytes = nil, 0
 	default:
 		w.queue = append(w.queue, t)
+		w.bytes += size
 	}
 	w.mu.Unlock()
 	w.signal()
@@ -43,7 +46,7 @@ func (w *watcher) push(t told, most int) {
 
 func (w *watcher) reset() {
 	w.mu.Lock()
-	w.void, w.lagging, w.queue = true, false, nil
+	w.void, w.lagging, w.queue, w.bytes = true, false, nil, 0
 	w.mu.Unlock()
 	w.signal()
 }
@@ -86,13 +89,16 @@ func (h *Hub) takeRaw(w *watcher) (b batch, entries []*entry) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	b.epoch, b.failed = h.epoch, h.failed
+	if h.dispatched < h.log.first() { // the log was faster than dispatching
+		w.void = true
+	}
 	if b.at = h.at; h.dispatched != h.log.next {
 		b.at = h.log.floor
 		if before := h.log.entries[h.log.dropped:]; h.dispatched > h.log.first() {
 			b.at = before[h.dispatched-1-h.log.first()].at
 		}
 	}
-	b.changes, w.queue = w.queue, nil
+	b.changes, w.queue, w.bytes = w.queue, nil, 0
 	if w.lagging && !w.void {
 		b.net = true
 		var ok bool
@@ -125,7 +131,7 @@ func (h *Hub) resume(w *watcher, p place) (ok bool) {
 	if from > h.dispatched {
 		return false // what the place reflects was to be dispatched before
 	}
-	w.lagging, w.from, w.queue = true, from, nil
+	w.lagging, w.from, w.queue, w.bytes = true, from, nil, 0
 	return true
 }
 
@@ -177,17 +183,4 @@ func (t *told) event() multicastregistry.WatchEvent {
 		}
 	}
 	return multicastregistry.WatchEvent{Type: multicastregistry.WatchLeft, Identity: *t.before, Reason: t.reason}
-}
-
-// unseen notes of identities whose lease had ended when the snapshot was taken that they did not match: it did not show them.
-func unseen(changes []told, since time.Time) {
-	for n := range changes {
-		c := &changes[n]
-		c.was = c.was && !ended(c.before, since)
-	}
-}
-
-// ended tells whether a lease had ended at the time of a snapshot; zero: there was none.
-func ended(i *multicastregistry.Identity, since time.Time) bool {
-	return !since.IsZero() && !i.ExpiresAt.IsZero() && !i.ExpiresAt.After(since)
 }
