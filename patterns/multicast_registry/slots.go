@@ -269,7 +269,8 @@ type Change struct {
 	Since, Until time.Time
 	// Revision is the registry's revision of this change; of a Put in a snapshot the identity's own; of Synced see there.
 	Revision Revision
-	// Epoch is set of a Synced, where two feeds can have it in common: they have the same changes under the same revisions then.
+	// Epoch is set of a Synced, and of a change when it is another one than before, where two feeds can have it in common: they have
+	// the same changes under the same revisions then.
 	Epoch string
 	// Position is where to continue after this change. Empty between a Reset and the first Synced: a reader that is cut off
 	// there begins again.

@@ -70,6 +70,7 @@ type feed struct {
 	away    outage // that was not recorded then
 	settled bool   // the reader has an exact copy
 	synced  time.Time
+	named   string          // the history that the reader knows of
 	told    map[string]told // during a snapshot
 	outages []outage        // that the log has told of during a snapshot
 }
@@ -141,7 +142,7 @@ func (f *feed) extend() error {
 func (f *feed) sync() error {
 	f.settled, f.synced = true, time.Now()
 	return f.emit(multicastregistry.Change{
-		Kind: multicastregistry.Synced, Revision: multicastregistry.Revision(f.at.revision), Epoch: f.at.epoch + ":" + f.at.run,
+		Kind: multicastregistry.Synced, Revision: multicastregistry.Revision(f.at.revision), Epoch: f.history(),
 	})
 }
 
@@ -264,12 +265,18 @@ func (f *feed) remember(c multicastregistry.Change) {
 func (f *feed) emit(c multicastregistry.Change) error {
 	if f.settled {
 		c.Position = f.at.position()
+		if now := f.history(); now != f.named {
+			c.Epoch, f.named = now, now
+		}
 	}
 	if !f.yield(c, nil) {
 		return errStop
 	}
 	return nil
 }
+
+// history names the revisions as the reader knows them.
+func (f *feed) history() string { return f.at.epoch + ":" + f.at.run }
 
 // readHead finds out where the registry is.
 func (f *feed) readHead(ctx context.Context) error {

@@ -217,6 +217,9 @@ func (r *Registry) change(into *index.Index, change *multicastregistry.Change) {
 	}
 	r.hub.Lock()
 	defer r.hub.Unlock()
+	if change.Epoch != "" {
+		r.hub.Advance(0, change.Epoch)
+	}
 	var before, after *multicastregistry.Identity
 	if !lease {
 		before, after = apply(into, change)
