@@ -140,6 +140,12 @@ func (b bare) Scan(ctx context.Context, _ *filter.Expr) iter.Seq2[mr.Identity, e
 	}
 }
 
+func (b bare) Renew(ctx context.Context, id string, ttl time.Duration) (mr.Lease, error) {
+	lease, err := b.Registry.Renew(ctx, id, ttl)
+	lease.Of = 0
+	return lease, err
+}
+
 func TestRegistryWithoutAbilities(t *testing.T) {
 	slottest.Registry(t, func(*testing.T) mr.Registry {
 		return bare{memory.NewRegistry(memory.RegistryConfig{})}
