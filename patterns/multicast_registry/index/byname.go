@@ -59,20 +59,16 @@ func (b *byName) collect(ctx context.Context, also func(s *segment, selected set
 	})
 }
 
-// gather adds documents to those found. None of its loops waits for the memory of one document before it asks for that of the
-// next one: that, and the order of the steps, is what it is about.
+// gather adds documents to those found. It asks for the memory of one after the other and waits for none of it: what counts is
+// that it follows no pointer.
 func (b *byName) gather(s *segment, list []uint16) {
 	start := len(b.found)
 	b.found = slices.Grow(b.found, len(list))[:start+len(list)]
 	for i, slot := range list {
 		b.found[start+i].read(s, slot)
 	}
-	added := b.found[start:]
-	for i := range added {
-		f := &added[i]
-		f.high, f.low = keyAt(f.id(), 0), keyAt(f.id(), 8)
-	}
 	if b.from {
+		added := b.found[start:]
 		b.found = b.found[:start+len(slices.DeleteFunc(added, func(f found) bool { return f.id() <= b.after }))]
 	}
 }
@@ -132,7 +128,7 @@ func (b *byName) emit(ctx context.Context, yield func(f *found) bool) {
 	b.eval.named = sortNames(b.found, b.eval.named)
 	for i, e := range b.eval.named {
 		f := &b.found[e.at]
-		if i > 0 && b.eval.named[i-1].equal(e) && b.found[b.eval.named[i-1].at].id() == f.id() {
+		if i > 0 && b.eval.named[i-1].head == e.head && b.found[b.eval.named[i-1].at].id() == f.id() {
 			continue // removed and put again while segments were looked through
 		}
 		if !yield(f) {

@@ -146,21 +146,35 @@ func (d *dictionary[K]) insert(k K, own func(K) K) (p *posting, added bool) {
 		if at.block == len(d.blocks)-1 && at.term == blockTerms { // values that only ever grow leave full blocks
 			half = blockTerms
 		}
-		d.blocks = slices.Insert(d.blocks, at.block+1, &block[K]{
-			keys:     append(make([]K, 0, blockTerms*3/4), b.keys[half:]...),
-			postings: append(make([]posting, 0, blockTerms*3/4), b.postings[half:]...),
-		})
-		clear(b.keys[half:])
-		clear(b.postings[half:])
-		b.keys, b.postings = b.keys[:half], b.postings[:half]
+		next := new(block[K])
+		b.keys, next.keys = splitList(b.keys, half)
+		b.postings, next.postings = splitList(b.postings, half)
+		d.blocks = slices.Insert(d.blocks, at.block+1, next)
 		if at.term > half || half == blockTerms {
 			at = position{at.block + 1, at.term - half}
 			b = d.blocks[at.block]
 		}
 	}
-	b.keys = slices.Insert(b.keys, at.term, k)
-	b.postings = slices.Insert(b.postings, at.term, posting{})
+	b.keys = slices.Insert(withRoom(b.keys, blockTerms), at.term, k)
+	b.postings = slices.Insert(withRoom(b.postings, blockTerms), at.term, posting{})
 	return &b.postings[at.term], true
+}
+
+// withRoom returns a list that has room for one more. What grows by itself would take more than the most there can be.
+func withRoom[T any](list []T, most int) []T {
+	if len(list) < cap(list) || len(list) >= most {
+		return list
+	}
+	return append(make([]T, 0, min(max(4, 2*len(list)), most)), list...)
+}
+
+// splitList splits a list that has all it can have, and leaves either part some room. The first one may be all of it.
+func splitList[T any](list []T, at int) (first, second []T) {
+	second = append(make([]T, 0, len(list)*3/4), list[at:]...)
+	if at == len(list) {
+		return list, second
+	}
+	return append(make([]T, 0, len(list)*3/4), list[:at]...), second
 }
 
 // remove removes a term.

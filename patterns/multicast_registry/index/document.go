@@ -15,9 +15,10 @@ func refOf(segment int, slot uint16) ref { return ref(segment<<16 | int(slot)) }
 func (r ref) segment() int { return int(r >> 16) }
 func (r ref) slot() uint16 { return uint16(r) }
 
-// A record is a document as a segment keeps it: one pointer, to the name with the encoded metadata behind it, and all in one
-// line of the processor's cache.
+// A record is a document as a segment keeps it: one pointer, to the name with the encoded metadata behind it. Where documents
+// are put in order, the head of the name saves following it.
 type record struct {
+	head       head
 	text       string
 	name       uint32 // length
 	ttl        int64  // nanoseconds; atomic
@@ -27,17 +28,23 @@ type record struct {
 	expires    int64  // atomic; the segment's expires has it too
 }
 
+// newRecord is without lease and stamp.
+func newRecord(text string, name int) record {
+	return record{head: headOf(text[:name]), text: text, name: uint32(name)}
+}
+
 func (r *record) id() string      { return r.text[:r.name] }
 func (r *record) encoded() string { return r.text[r.name:] }
 
 // What a document takes, for Index.Bytes: record, end of lease, place in the order, entry of the map of names, room to spare.
-const recordBytes = 64 + 8 + 6 + 40 + 20
+const recordBytes = 80 + 8 + 9 + 40 + 20
 
 // size is what a document takes without its postings.
 func (r *record) size() int { return recordBytes + (len(r.text)+15)&^15 }
 
 // A found is a document as it was when a segment was looked through.
 type found struct {
+	head       head
 	text       string
 	name       uint32
 	ref        ref
@@ -45,7 +52,6 @@ type found struct {
 	registered int64
 	expires    int64
 	revision   uint64
-	high, low  uint64 // the first 16 bytes of the name, when there is an order to find
 }
 
 func (f *found) id() string      { return f.text[:f.name] }
@@ -67,10 +73,11 @@ const never = math.MaxInt64
 
 // nanos is a time in nanoseconds since 1970; the zero time is never.
 func nanos(t time.Time) int64 {
-	switch {
-	case t.IsZero() || t.Year() > 2261:
+	const from, to = -9_183_024_000, 9_214_646_400 // 1679 and 2262
+	switch seconds := t.Unix(); {
+	case seconds >= to || t.IsZero():
 		return never
-	case t.Year() < 1679:
+	case seconds < from:
 		return math.MinInt64
 	default:
 		return t.UnixNano()
@@ -92,26 +99,18 @@ func instant(nanos int64) time.Time {
 	return time.Unix(0, nanos)
 }
 
-// encode returns the text of a document and its metadata in a form that shares no memory with the identity. Encoded metadata
-// that is none counts as empty.
-func encode(identity multicastregistry.Identity) (string, map[string]any) {
+// encode returns the text of a document, which shares no memory with the identity, and reads its metadata. Encoded metadata that
+// is none counts as empty.
+func encode(identity multicastregistry.Identity, metadata *reading) string {
 	if identity.Metadata == nil {
 		whole := identity.ID + identity.Encoded
-		if metadata, err := multicastregistry.DecodeMetadata(whole[len(identity.ID):]); err == nil {
-			return whole, metadata
+		if metadata.read(whole[len(identity.ID):]) {
+			return whole
 		}
 	}
 	var few [512]byte
 	buffer := multicastregistry.AppendMetadata(append(few[:0], identity.ID...), identity.Metadata)
 	whole := string(buffer)
-	return whole, decode(whole[len(identity.ID):])
-}
-
-// decode takes what encode has written.
-func decode(encoded string) map[string]any {
-	metadata, err := multicastregistry.DecodeMetadata(encoded)
-	if err != nil {
-		return nil // deeper than metadata goes
-	}
-	return metadata
+	metadata.read(whole[len(identity.ID):]) // nothing, when it is deeper than metadata goes
+	return whole
 }

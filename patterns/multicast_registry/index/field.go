@@ -97,38 +97,37 @@ type editor struct {
 	remove  bool
 	clone   bool // terms must not share the memory of what they are part of
 	grown   int  // bytes
-	name    []byte
 }
 
-// fields walks through all of metadata.
-func (e *editor) fields(metadata map[string]any) {
-	start := len(e.name)
-	for key, value := range metadata {
-		e.name = appendPath(e.name[:start], key)
-		e.field(value)
-		if inner, ok := value.(map[string]any); ok {
-			e.fields(inner)
+// fields goes through all that was read of a document.
+func (e *editor) fields(r *reading) {
+	for i := 0; i < len(r.values); {
+		end := i + 1
+		for end < len(r.values) && r.values[end].element {
+			end++
 		}
+		v := &r.values[i]
+		e.field(r.names[v.from:v.to], v, r.values[i+1:end])
+		i = end
 	}
-	e.name = e.name[:start]
 }
 
-func (e *editor) field(value any) {
-	f := e.segment.fields[string(e.name)]
+func (e *editor) field(name []byte, v *value, elements []value) {
+	f := e.segment.fields[string(name)]
 	if f == nil {
 		if e.remove {
 			return
 		}
 		f = new(field)
-		e.segment.fields[string(e.name)] = f
-		e.grown += fieldBytes + len(e.name)
+		e.segment.fields[string(name)] = f
+		e.grown += fieldBytes + len(name)
 	}
-	k := kindOf(value)
-	e.edit(&f.types[k])
-	if elements, ok := value.([]any); ok {
+	e.edit(&f.types[v.kind])
+	switch v.kind {
+	case array:
 		bare := true
-		for _, element := range elements {
-			if kindOf(element) == null {
+		for i := range elements {
+			if element := &elements[i]; element.kind == null {
 				e.edit(&f.nulls)
 				bare = false
 			} else if e.term(f, element) {
@@ -138,30 +137,35 @@ func (e *editor) field(value any) {
 		if bare {
 			e.edit(&f.bare)
 		}
-	} else if !e.term(f, value) && k == numeric {
-		e.edit(&f.bare)
+	case numeric:
+		if !e.term(f, v) {
+			e.edit(&f.bare)
+		}
+	default:
+		e.term(f, v)
 	}
 	if e.remove && f.present() == 0 {
-		delete(e.segment.fields, string(e.name))
-		e.grown -= fieldBytes + len(e.name)
+		delete(e.segment.fields, string(name))
+		e.grown -= fieldBytes + len(name)
 	}
 }
 
 // term is false for what is no term: null has postings of its own.
-func (e *editor) term(f *field, value any) bool {
-	switch v := value.(type) {
-	case bool:
-		e.edit(&f.bools[truth(v)])
-		return true
-	case string:
-		edit(e, &f.texts, text(v), textBytes+len(v))
-		return true
+func (e *editor) term(f *field, v *value) bool {
+	switch v.kind {
+	case boolean:
+		e.edit(&f.bools[truth(v.yes)])
+	case textual:
+		edit(e, &f.texts, v.text, textBytes+len(v.text))
+	case numeric:
+		if v.number.isNaN() {
+			return false
+		}
+		edit(e, &f.numbers, v.number, numberBytes)
+	default:
+		return false
 	}
-	n, ok := numberOf(value)
-	if ok {
-		edit(e, &f.numbers, n, numberBytes)
-	}
-	return ok
+	return true
 }
 
 func truth(b bool) int {

@@ -53,17 +53,18 @@ func (ix *Index) Reset() {
 // Put stores an identity and returns the one whose place it has taken, with Encoded only, whether its lease had ended or not.
 // Of Metadata and Encoded it needs one; the former counts when both are set. Nothing is shared with the caller.
 func (ix *Index) Put(identity multicastregistry.Identity) (previous multicastregistry.Identity, replaced bool) {
-	whole, metadata := encode(identity)
-	next := record{
-		text: whole, name: uint32(len(identity.ID)), ttl: int64(identity.TTL), registered: nanos(identity.RegisteredAt),
-		revision: uint64(identity.Revision),
-	}
+	metadata := readings.Get().(*reading)
+	defer metadata.close()
+	whole := encode(identity, metadata)
+	next := newRecord(whole, len(identity.ID))
+	next.ttl, next.registered, next.revision = int64(identity.TTL), nanos(identity.RegisteredAt), uint64(identity.Revision)
 	expires := nanos(identity.ExpiresAt)
 	ix.write.Lock()
 	defer ix.write.Unlock()
 	c := ix.content.Load()
 	next.stamp = c.stamp.Add(1)
-	r, replaced := c.names.find(identity.ID)
+	named := c.names.part(identity.ID)
+	r, replaced := named.refs[identity.ID] // which nobody else changes
 	if !replaced {
 		r = c.free()
 	}
@@ -74,9 +75,9 @@ func (ix *Index) Put(identity multicastregistry.Identity) (previous multicastreg
 		previous = s.identity(r.slot())
 	}
 	c.bytes.Add(int64(s.put(r.slot(), next, expires, metadata)))
-	c.names.set(next.id(), r)
+	named.set(next.id(), r, replaced)
 	if !replaced {
-		c.order.insert(next.id(), r, c.name)
+		c.order.insert(&next, r, c.record)
 		c.n.Add(1)
 	}
 	return previous, replaced
@@ -112,7 +113,7 @@ func (ix *Index) Remove(id string) (previous multicastregistry.Identity, ok bool
 // remove removes a document. The segment is locked.
 func (c *content) remove(s *segment, slot uint16) multicastregistry.Identity {
 	previous := s.identity(slot)
-	c.order.remove(previous.ID, c.name)
+	c.order.remove(previous.ID, c.record)
 	c.names.remove(previous.ID)
 	c.bytes.Add(int64(s.drop(slot, c.stamp.Add(1))))
 	c.n.Add(-1)
@@ -163,8 +164,8 @@ func (s *segment) doAt(slot uint16, id string, do func(s *segment, slot uint16))
 
 func (c *content) segment(r ref) *segment { return (*c.segments.Load())[r.segment()] }
 
-// name is for the writer, which needs no lock to read.
-func (c *content) name(r ref) string { return c.segment(r).records[r.slot()].id() }
+// record is for the writer, which needs no lock to read.
+func (c *content) record(r ref) *record { return &c.segment(r).records[r.slot()] }
 
 // free finds a place for one more document.
 func (c *content) free() ref {

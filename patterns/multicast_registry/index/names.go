@@ -38,12 +38,13 @@ func (n *names) find(id string) (r ref, ok bool) {
 	return r, ok
 }
 
-// set makes id the key, in place of an equal string that would keep memory.
-func (n *names) set(id string, r ref) {
-	p := n.part(id)
+// set makes id the key. When there is one, it does so in place of an equal string, which would keep memory.
+func (p *namesPart) set(id string, r ref, known bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.refs, id)
+	if known {
+		delete(p.refs, id)
+	}
 	p.refs[id] = r
 	p.peak = max(p.peak, len(p.refs))
 }

@@ -16,27 +16,40 @@ type number struct {
 func numberOf(value any) (n number, ok bool) {
 	switch v := value.(type) {
 	case float64:
-		return number{near: v + 0}, v == v // adding makes 0 of -0
+		return floatNumber(v), v == v
 	case int64:
-		n.near = float64(v)
-		if n.near == 1<<63 { // is no int64
-			n.rest = v - math.MaxInt64 - 1
-		} else {
-			n.rest = v - int64(n.near)
-		}
-		return n, true
+		return intNumber(v), true
 	case uint64:
-		n.near = float64(v)
-		if n.near == 1<<64 { // is no uint64, and v less than that by 1024 at most
-			n.rest = int64(v)
-		} else {
-			n.rest = int64(v - uint64(n.near))
-		}
-		return n, true
+		return uintNumber(v), true
 	default:
 		return n, false
 	}
 }
+
+func floatNumber(v float64) number { return number{near: v + 0} } // adding makes 0 of -0
+
+func intNumber(v int64) number {
+	n := number{near: float64(v)}
+	if n.near == 1<<63 { // is no int64
+		n.rest = v - math.MaxInt64 - 1
+	} else {
+		n.rest = v - int64(n.near)
+	}
+	return n
+}
+
+func uintNumber(v uint64) number {
+	n := number{near: float64(v)}
+	if n.near == 1<<64 { // is no uint64, and v less than that by 1024 at most
+		n.rest = int64(v)
+	} else {
+		n.rest = int64(v - uint64(n.near))
+	}
+	return n
+}
+
+// isNaN tells whether it is none.
+func (n number) isNaN() bool { return n.near != n.near }
 
 // compare implements key.
 func (n number) compare(m number) int {

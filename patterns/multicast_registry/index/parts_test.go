@@ -218,7 +218,10 @@ func TestOrdering(t *testing.T) {
 	} {
 		o := newOrdering()
 		ids := map[ref]string{}
-		name := func(r ref) string { return ids[r] }
+		record := func(r ref) *record {
+			rec := newRecord(ids[r], len(ids[r]))
+			return &rec
+		}
 		compare := func() {
 			t.Helper()
 			var got []string
@@ -236,20 +239,20 @@ func TestOrdering(t *testing.T) {
 		}
 		for i := range 5000 {
 			id := fmt.Sprintf("%06d", order(i))
-			o.insert(id, ref(i), name)
 			ids[ref(i)] = id
+			o.insert(record(ref(i)), ref(i), record)
 		}
 		compare()
 		for r0 := range ids {
-			o.remove(ids[r0], name)
+			o.remove(ids[r0], record)
 			if delete(ids, r0); len(ids)%2000 == 0 {
 				compare()
 			}
 			if r.IntN(10) == 0 {
-				id := fmt.Sprintf("x%06d", r.IntN(1<<30))
+				id := fmt.Sprintf(pick(r, []string{"x%06d", "x\x00%x", "a long name, longer than a head %d", "\x00\x00%b"}), r.IntN(1<<30))
 				next := ref(5000 + len(ids) + r.IntN(1<<30))
-				o.insert(id, next, name)
 				ids[next] = id
+				o.insert(record(next), next, record)
 				if len(ids) > 6000 {
 					break
 				}
@@ -277,7 +280,7 @@ func TestSortNames(t *testing.T) {
 			list := make([]found, n)
 			for i := range list {
 				id := form()
-				list[i] = found{text: id + "behind", name: uint32(len(id)), high: keyAt(id, 0), low: keyAt(id, 8)}
+				list[i] = found{text: id + "behind", name: uint32(len(id)), head: headOf(id)}
 			}
 			entries := sortNames(list, nil)
 			if len(entries) != n || !slices.IsSortedFunc(entries, func(a, b named) int { return cmp.Compare(list[a.at].id(), list[b.at].id()) }) {

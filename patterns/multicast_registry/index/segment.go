@@ -47,7 +47,7 @@ func (s *segment) free() (slot uint16, ok bool) {
 }
 
 // put stores a document in a slot, in place of the one that is there. mu is held.
-func (s *segment) put(slot uint16, next record, expires int64, metadata map[string]any) (grown int) {
+func (s *segment) put(slot uint16, next record, expires int64, metadata *reading) (grown int) {
 	for int(slot) >= len(s.records) {
 		s.records = append(s.records, make([]record, max(64, len(s.records)))...)
 		s.expires = append(s.expires, make([]int64, len(s.records)-len(s.expires))...)
@@ -60,10 +60,9 @@ func (s *segment) put(slot uint16, next record, expires int64, metadata map[stri
 	}
 	if !used || before.encoded() != next.encoded() {
 		if used {
-			e.remove = true
-			e.fields(decode(before.encoded()))
+			e.clear(before)
 		}
-		e.remove, e.clone = false, len(next.text) > 512
+		e.remove, e.clone = false, len(next.text) > 512 || metadata.copied
 		e.fields(metadata)
 	}
 	if !used {
@@ -81,10 +80,10 @@ func (s *segment) put(slot uint16, next record, expires int64, metadata map[stri
 
 // drop removes the document in a slot. mu is held.
 func (s *segment) drop(slot uint16, stamp uint64) (grown int) {
-	e := editor{segment: s, slot: slot, remove: true}
+	e := editor{segment: s, slot: slot}
 	r := &s.records[slot]
 	e.grown -= r.size()
-	e.fields(decode(r.encoded()))
+	e.clear(r)
 	*r = record{}
 	s.expires[slot] = never
 	s.live.clear(slot)
@@ -95,6 +94,15 @@ func (s *segment) drop(slot uint16, stamp uint64) (grown int) {
 		s.earliest.Store(never)
 	}
 	return e.grown
+}
+
+// clear takes the fields of a document out.
+func (e *editor) clear(r *record) {
+	metadata := readings.Get().(*reading)
+	defer metadata.close()
+	metadata.read(r.encoded())
+	e.remove = true
+	e.fields(metadata)
 }
 
 // lower makes earliest take an end of a lease into account.
@@ -125,7 +133,7 @@ func (s *segment) found(slot uint16) (f found) {
 
 func (f *found) read(s *segment, slot uint16) {
 	r := &s.records[slot]
-	f.text, f.name, f.ref = r.text, r.name, refOf(s.number, slot)
+	f.head, f.text, f.name, f.ref = r.head, r.text, r.name, refOf(s.number, slot)
 	f.ttl, f.registered, f.expires, f.revision = atomic.LoadInt64(&r.ttl), r.registered, atomic.LoadInt64(&r.expires), r.revision
 }
 

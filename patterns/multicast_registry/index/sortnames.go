@@ -1,16 +1,33 @@
 package index
 
 import (
-	"cmp"
 	"encoding/binary"
 	"slices"
 	"strings"
 )
 
+// A head is 16 bytes of a name, the first ones as a rule, with zeros behind its end. Of two names the one with the lower head
+// comes first; names with the same head may differ behind it, and in zeros.
+type head struct{ high, low uint64 }
+
+func headOf(name string) head { return head{keyAt(name, 0), keyAt(name, 8)} }
+
+func (h head) compare(g head) int {
+	switch {
+	case h == g:
+		return 0
+	case h.high < g.high || h.high == g.high && h.low < g.low:
+		return -1
+	default:
+		return 1
+	}
+}
+
 // named is a document among others, with 16 bytes of its name.
 type named struct {
-	high, low uint64
-	at        uint32
+	head
+
+	at uint32
 }
 
 // sortNames returns places in order of the names there. It uses the memory of entries.
@@ -20,9 +37,9 @@ func sortNames(list []found, entries []named) []named {
 	high, low := uint64(0), uint64(0)
 	for i := range list {
 		f := &list[i]
-		entries[i] = named{high: f.high, low: f.low, at: uint32(i)}
-		high |= f.high ^ list[0].high
-		low |= f.low ^ list[0].low
+		entries[i] = named{f.head, uint32(i)}
+		high |= f.head.high ^ list[0].head.high
+		low |= f.head.low ^ list[0].head.low
 	}
 	sortHeads(entries, spare, high, low)
 	sortEqual(list, entries, spare)
@@ -33,7 +50,7 @@ func sortNames(list []found, entries []named) []named {
 func sortEqual(list []found, entries, spare []named) {
 	for start := 0; start < len(entries); {
 		end := start + 1
-		for end < len(entries) && entries[end].equal(entries[start]) {
+		for end < len(entries) && entries[end].head == entries[start].head {
 			end++
 		}
 		if end-start > 1 {
@@ -93,7 +110,7 @@ func keyAt(id string, at int) uint64 {
 // sortHeads sorts by the 16 bytes, byte by byte from the last one, leaving out those in which no two differ.
 func sortHeads(entries, spare []named, high, low uint64) {
 	if len(entries) < 128 {
-		slices.SortFunc(entries, func(a, b named) int { return cmp.Or(cmp.Compare(a.high, b.high), cmp.Compare(a.low, b.low)) })
+		slices.SortFunc(entries, func(a, b named) int { return a.compare(b.head) })
 		return
 	}
 	from, to := entries, spare[:len(entries)]
@@ -125,8 +142,6 @@ func sortHeads(entries, spare []named, high, low uint64) {
 		copy(entries, from)
 	}
 }
-
-func (e named) equal(f named) bool { return e.high == f.high && e.low == f.low }
 
 func (e *named) byte(shift int) byte {
 	if shift >= 64 {
