@@ -119,7 +119,12 @@ func (s *Sharded) Put(
 func (s *Sharded) Renew(
 	ctx context.Context, id string, ttl time.Duration,
 ) (multicastregistry.Lease, error) {
-	return s.shards[s.of(id)].Renew(ctx, id, ttl)
+	shard := s.of(id)
+	lease, err := s.shards[shard].Renew(ctx, id, ttl)
+	if err == nil {
+		lease.Of = s.outer(shard, lease.Of)
+	}
+	return lease, err
 }
 
 // Delete implements multicastregistry.Registry.
