@@ -64,8 +64,9 @@ build: ## build bin/prism
 test: race-or-say-so ## every test once, with the race detector; leaves coverage profiles for `make cover`
 	@mkdir -p coverage && rm -f coverage/own.out coverage/rest.out
 	@echo 'go test $(RACE) ./...   in two parts: the slots by themselves, then all that stands on them'
+	@# the slots mostly wait for servers: those of redis and nats take longest, and begin with the first
 	@status=0; \
-	go test $(RACE) -timeout 15m -coverprofile=coverage/own.out ./patterns/... || status=1; \
+	go test $(RACE) -p 4 -timeout 15m -coverprofile=coverage/own.out ./patterns/... || status=1; \
 	go test $(RACE) -timeout 15m -coverprofile=coverage/rest.out -coverpkg=$(REACHED) $(OTHERS) || status=1; \
 	exit $$status
 

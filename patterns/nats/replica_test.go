@@ -29,6 +29,7 @@ func copyOf(t testing.TB, source *Registry) *replica.Registry {
 
 // TestReplica runs the suite on copies that are read with strong consistency.
 func TestReplica(t *testing.T) {
+	t.Parallel()
 	url := testenv.NATS(t).URL
 	open := func(t *testing.T, namespace string) mr.Registry {
 		return slottest.Strong(copyOf(t, registry(t, opening(t, url), RegistryConfig{Namespace: namespace})))
