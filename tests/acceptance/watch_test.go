@@ -81,6 +81,7 @@ func (f *follower) event(e *client.WatchEvent) {
 }
 
 func newFollower(t testing.TB) *follower {
+	t.Helper()
 	return &follower{t: t, set: make(map[string]client.Revision)}
 }
 
