@@ -31,7 +31,6 @@ UNCOUNTED := gen patterns/multicast_registry/slottest internal/tools
 # Tests outside patterns/ count for all they reach in these.
 REACHED := ./patterns/...,./internal/...,./client/...,./cmd/...
 # Packages begin in the order in which they are listed: those that take longest first.
-# The slots mostly wait for servers: more of them are tested at once than there are processors.
 SLOTS   := ./patterns/nats ./patterns/redis ./patterns/...
 OTHERS   = $(shell go list ./tests/... ./... | grep -v "^$$(go list -m)/patterns/")
 
@@ -68,7 +67,7 @@ test: race-or-say-so ## every test once, with the race detector; leaves coverage
 	@mkdir -p coverage && rm -f coverage/own.out coverage/rest.out
 	@echo 'go test $(RACE) ./...   in two parts: the slots by themselves, then all that stands on them'
 	@status=0; \
-	go test $(RACE) -p 4 -timeout 15m -coverprofile=coverage/own.out $(SLOTS) || status=1; \
+	go test $(RACE) -timeout 15m -coverprofile=coverage/own.out $(SLOTS) || status=1; \
 	go test $(RACE) -timeout 15m -coverprofile=coverage/rest.out -coverpkg=$(REACHED) $(OTHERS) || status=1; \
 	exit $$status
 
