@@ -21,7 +21,7 @@ type Watcher interface {
 	//
 	// An error comes once, as the last element: InvalidError for a token that is none or was of another filter,
 	// ErrUnavailable when the registry cannot tell what is going on, ErrUnsupported when it is no longer able to watch, and the
-	// context's error. A reader never slows the registry or another reader.
+	// context's error. A reader that is slow slows neither the registry nor another reader.
 	Watch(ctx context.Context, w Watch) iter.Seq2[News, error]
 }
 

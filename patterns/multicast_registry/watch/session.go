@@ -16,8 +16,8 @@ const (
 	// pageSize and maxNewsBytes bound what is told at once, so that it fits into a message of any transport.
 	pageSize     = 1000
 	maxNewsBytes = 1 << 20
-	// BookmarkEvery is how often a watcher is told where it is while nothing happens.
-	BookmarkEvery = 10 * time.Second
+	// bookmarkEvery is how often a watcher is told where it is while nothing happens.
+	bookmarkEvery = 10 * time.Second
 	// behindAtMost is how long a token may be ahead of the index before it counts as one of another history.
 	behindAtMost = 2 * time.Second
 	// checkEvery is how often a watcher makes sure that the index is current.
@@ -97,7 +97,7 @@ func (s *session) run(ctx context.Context, after string) error {
 		switch {
 		case some:
 			told = time.Now()
-		case time.Since(told) >= BookmarkEvery:
+		case time.Since(told) >= bookmarkEvery:
 			told = time.Now()
 			if err := s.tell(multicastregistry.WatchEvent{Type: multicastregistry.WatchBookmark}); err != nil {
 				return err
