@@ -2,6 +2,7 @@ package client
 
 import (
 	"math"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
@@ -39,7 +40,7 @@ func checkObject(encoded string, depth int) error {
 	if depth > maxNesting {
 		return errTooDeep
 	}
-	fields := wireReader{message: encoded}
+	fields := wireReader{message: encoded, at: plainFields(encoded)}
 	for fields.next() {
 		if fields.tag != tagFields {
 			continue
@@ -62,6 +63,44 @@ func checkObject(encoded string, depth int) error {
 		}
 	}
 	return fields.err()
+}
+
+// plainFields returns how long the first part of a Struct is in which all is well-formed and as nearly all servers write it:
+// fields shorter than 128 bytes, of a key and then a value that is no object and no list.
+func plainFields(encoded string) (end int) {
+	for at := 0; at+2 <= len(encoded) && encoded[at] == tagFields && encoded[at+1] < 0x80; {
+		at += 2 + int(encoded[at+1])
+		if at > len(encoded) || !plainField(encoded[end+2:at]) {
+			break
+		}
+		end = at
+	}
+	return end
+}
+
+func plainField(entry string) bool {
+	if len(entry) < 2 || entry[0] != tagKey || entry[1] >= 0x80 {
+		return false
+	}
+	value := 2 + int(entry[1])
+	return value+2 <= len(entry) && utf8.ValidString(entry[2:value]) &&
+		entry[value] == tagValue && int(entry[value+1]) == len(entry)-value-2 && plainValue(entry[value+2:])
+}
+
+func plainValue(value string) bool {
+	if len(value) < 2 {
+		return false
+	}
+	switch value[0] {
+	case tagString:
+		return int(value[1]) == len(value)-2 && utf8.ValidString(value[2:])
+	case tagNumber:
+		return len(value) == 9 || len(value) == 11 && value[9] == tagInt && value[10] < 0x80 ||
+			len(value) == 12 && value[9] == tagInt && value[10] >= 0x80 && value[11] < 0x80
+	case tagNull, tagBool:
+		return len(value) == 2 && value[1] < 0x80
+	}
+	return false
 }
 
 func checkValue(encoded string, depth int) error {

@@ -18,11 +18,11 @@ var (
 	errTooDeep   = errors.New("the message has metadata that is nested too deeply")
 )
 
-// Tags are the number of a field and its wire type.
+// Tags are the number of a field and its wire type. These are protowire's numbers without a Go type.
 const (
-	varintType = uint64(protowire.VarintType)
-	doubleType = uint64(protowire.Fixed64Type)
-	bytesType  = uint64(protowire.BytesType)
+	varintType = 0
+	doubleType = 1
+	bytesType  = 2
 )
 
 // wireReader walks over the fields of a message, in the manner of a bufio.Scanner. It moves numbers and no strings: those are

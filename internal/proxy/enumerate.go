@@ -146,7 +146,7 @@ func shownPage(req *patternpb.EnumerateRequest, page *multicastregistry.Page) (*
 	for i := range page.Identities {
 		size += len(page.Identities[i].ID) + len(page.Identities[i].Encoded) + identityOverhead
 	}
-	raw := make([]byte, 0, size)
+	raw := *pages.Get(size)
 	for i := range page.Identities {
 		raw = protowire.AppendTag(raw, fieldIdentities, protowire.BytesType)
 		raw = appendSized(raw, func(b []byte) []byte { return appendIdentity(b, &page.Identities[i], metadata) })

@@ -146,6 +146,7 @@ func New(cfg Config) (*Server, error) {
 
 func (s *Server) newGRPC() {
 	s.grpc = grpc.NewServer(
+		grpc.ForceServerCodecV2(newWireCodec()),
 		grpc.ChainUnaryInterceptor(s.unary),
 		grpc.ChainStreamInterceptor(s.stream),
 		grpc.MaxRecvMsgSize(s.maxMessage),

@@ -79,7 +79,7 @@ func shownNews(news *multicastregistry.News, metadata bool) *patternpb.WatchResp
 	for i := range news.Events {
 		size += len(news.Events[i].Identity.ID) + len(news.Events[i].Identity.Encoded) + identityOverhead
 	}
-	raw := make([]byte, 0, size)
+	raw := *pages.Get(size)
 	for i := range news.Events {
 		e := &news.Events[i]
 		raw = protowire.AppendTag(raw, fieldEvents, protowire.BytesType)
