@@ -37,8 +37,10 @@ var floors = map[string]struct {
 	"internal/proxy":                       {floor: 5},
 	"internal/app":                         {floor: 6},
 	"internal/demo":                        {floor: 7},
+	"internal/bench":                       {floor: 7},
 	"internal/testenv":                     {floor: 7, tests: true},
 	"internal/tools":                       {floor: 0, only: []string{}},
+	"internal/tools/plots":                 {floor: 8},
 	// Applications import the client: it knows the coordinator's types and the wire, and nothing of servers.
 	"client":   {floor: 2},
 	"examples": {floor: 0, only: []string{}},

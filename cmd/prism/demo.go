@@ -52,23 +52,15 @@ Exit codes: 0 every target got it, 2 some did not, 1 error.`,
 // runDemo serves a configuration on free ports for as long as the demo takes.
 func runDemo(ctx context.Context, cfg app.Config, printer *demo.Printer, cleanUp bool) error {
 	start := time.Now()
-	cfg.Listen.GRPC, cfg.Listen.HTTP = "127.0.0.1:0", "127.0.0.1:0"
-	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
-	ready, ended := make(chan app.Addresses, 1), make(chan error, 1)
-	go func() { ended <- app.Run(serving, cfg, nil, func(at app.Addresses) { ready <- at }) }()
-	defer stop()
-	var at app.Addresses
-	select {
-	case at = <-ready:
-	case err := <-ended:
+	at, stop, err := embed(ctx, cfg)
+	if err != nil {
 		return err
 	}
 	namespace := cfg.Namespaces[0]
 	printer.Sayf("A server with the namespace %q on %s, in this process: gRPC on %s, HTTP on %s.",
 		namespace.Namespace, backends(namespace), at.GRPC, at.HTTP)
 	outcome, err := demonstrate(ctx, at, namespace.Namespace, printer, cleanUp)
-	stop()
-	if err := errors.Join(interrupted(ctx, err, ""), <-ended); err != nil {
+	if err := errors.Join(interrupted(ctx, err, ""), stop()); err != nil {
 		return err
 	}
 	printer.Sayf("\n%d targets, %d delivered and acknowledged. All of it took %s.",

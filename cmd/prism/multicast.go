@@ -97,8 +97,7 @@ func addMulticastFlags(cmd *cobra.Command, f *multicastFlags) {
 	flags.BoolVar(&f.replies, "replies", false, "print the replies as they come, and count them by code")
 	flags.BoolVar(&f.wait, "wait", false, "wait until no target is pending any more; Ctrl-C ends the waiting only")
 	flags.DurationVar(&f.waitFor, "wait-for", 0, "longest time to --wait (default: for ever)")
-	modes := []string{string(client.AtMostOnce), string(client.AtLeastOnce), string(client.ExactlyOnce)}
-	must(cmd.RegisterFlagCompletionFunc("delivery", cobra.FixedCompletions(modes, cobra.ShellCompDirectiveNoFileComp)))
+	must(cmd.RegisterFlagCompletionFunc("delivery", cobra.FixedCompletions(deliveryModes(), cobra.ShellCompDirectiveNoFileComp)))
 	for _, name := range []string{
 		"filter", "content-type", "wait-timeout", "idempotency-key", "max-targets", "retry-attempts", "retry-delay", "wait-for",
 	} {
@@ -262,4 +261,8 @@ func (p *program) payload(ctx context.Context, from string) ([]byte, error) {
 	}
 	defer func() { _ = file.Close() }()            // it was only read
 	return io.ReadAll(newInterruptible(ctx, file)) // it may be a pipe
+}
+
+func deliveryModes() []string {
+	return []string{string(client.AtMostOnce), string(client.AtLeastOnce), string(client.ExactlyOnce)}
 }

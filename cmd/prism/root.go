@@ -20,6 +20,8 @@ type program struct {
 	out, err io.Writer
 	columns  int // of the terminal that out is; 0 when it is none
 
+	overwriting bool // the last line on err is one that is written over
+
 	server    string
 	namespace string
 	format    string
@@ -80,7 +82,7 @@ func newRootCmd(p *program) *cobra.Command {
 			root.AddCommand(cmd)
 		}
 	}
-	add("server", newServeCmd(p), newConfigCmd(p), newNamespacesCmd(p), newDemoCmd(p))
+	add("server", newServeCmd(p), newConfigCmd(p), newNamespacesCmd(p), newDemoCmd(p), newBenchCmd(p))
 	add("identities", newRegisterCmd(p), newHeartbeatCmd(p), newUnregisterCmd(p), newEnumerateCmd(p), newWatchCmd(p),
 		newExplainCmd(p))
 	add("messages", newMulticastCmd(p), newMulticastsCmd(p), newSubscribeCmd(p))

@@ -28,8 +28,7 @@ func newVersionCmd(p *program) *cobra.Command {
 		Args:              args(cobra.NoArgs, "no arguments"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(*cobra.Command, []string) error {
-			info, _ := debug.ReadBuildInfo()
-			v := versionFrom(version, info)
+			v := built()
 			if p.format != formatTable {
 				return p.show(v)
 			}
@@ -44,6 +43,12 @@ func newVersionCmd(p *program) *cobra.Command {
 			return nil
 		},
 	})
+}
+
+// built tells what this binary was built from.
+func built() versionOut {
+	info, _ := debug.ReadBuildInfo()
+	return versionFrom(version, info)
 }
 
 // versionFrom prefers what the linker was told over what the Go tool noted.

@@ -25,8 +25,8 @@ func (c wireCodec) Marshal(v any) (mem.BufferSlice, error) {
 		return c.CodecV2.Marshal(v)
 	}
 	var outer []byte
-	if streamed, ok := v.(*patternpb.EnumerateStreamResponse); ok && streamed.Page != nil {
-		message = streamed.Page
+	if streamed, ok := v.(*patternpb.EnumerateStreamResponse); ok && streamed.GetPage() != nil {
+		message = streamed.GetPage()
 		outer = protowire.AppendTag(nil, fieldPage, protowire.BytesType)
 	}
 	written := message.ProtoReflect().GetUnknown()
