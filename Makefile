@@ -9,6 +9,9 @@ FUZZTIME  ?= 30s
 BENCH     ?= .
 BENCHTIME ?= 0.3s
 COUNT     ?= 6
+ROUNDS    ?= 6
+OLD       ?=# empty: where this branch left main; on main the last commit, or the one before it if nothing has changed since
+NEW       ?=# empty: the working tree
 SOAK      ?= 60s
 ARGS      ?=
 
@@ -108,6 +111,16 @@ bench: ## run benchmarks COUNT times and print medians (BENCH=regexp COUNT=6 BEN
 	run -count $(COUNT) -skip '$(ONCE)' $$(echo "$$found" | packages); \
 	run -count 1 -skip "^($$often)\$$" $$(echo "$$found" | grep -E '$(ONCE)' | packages); \
 	$(TOOL) benchstat dist/bench.txt
+
+.PHONY: bench-compare
+bench-compare: ## compare two revisions, or one and the working tree (OLD=HEAD~1 NEW=HEAD ROUNDS=6 BENCH=regexp)
+	@go run ./internal/tools/benchcompare -old '$(OLD)' -new '$(NEW)' -rounds $(ROUNDS) -benchtime $(BENCHTIME) \
+		$(if $(filter-out file,$(origin BENCH)),-bench '$(BENCH)')
+	@$(TOOL) benchstat old=dist/bench-old.txt new=dist/bench-new.txt
+
+.PHONY: plots
+plots: ## measure how cost grows and write docs-cms/performance* and capacity.md (ARGS=... are passed on; wants redis-server)
+	go run ./internal/tools/plots $(ARGS)
 
 .PHONY: fuzz
 fuzz: ## fuzz every Fuzz function for FUZZTIME (30s) each

@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 
+	"google.golang.org/genproto/googleapis/rpc/code"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -97,6 +98,20 @@ func (c *Client) failed(err error) error {
 		e.text = strings.ToLower(s.Code().String())
 	}
 	return e
+}
+
+// Code returns gRPC's name of the status that an error came back with, such as UNAVAILABLE or DEADLINE_EXCEEDED: OK for nil, UNKNOWN
+// for an error that is none of this package's.
+func Code(err error) string {
+	switch s, known := status.FromError(err); {
+	case known:
+		return code.Code(s.Code()).String()
+	case errors.Is(err, context.DeadlineExceeded):
+		return code.Code_DEADLINE_EXCEEDED.String()
+	case errors.Is(err, context.Canceled):
+		return code.Code_CANCELLED.String()
+	}
+	return code.Code_UNKNOWN.String()
 }
 
 // invalidError reads the field at fault from the status' details. Without details the message may still begin with it.

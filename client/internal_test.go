@@ -142,6 +142,18 @@ func TestErrorsFromCodes(t *testing.T) {
 	}
 }
 
+func TestCode(t *testing.T) {
+	c := &Client{}
+	for want, err := range map[string]error{
+		"OK": nil, "UNAVAILABLE": c.failed(status.Error(codes.Unavailable, "away")), "DEADLINE_EXCEEDED": context.DeadlineExceeded,
+		"CANCELLED": context.Canceled, "UNKNOWN": errors.New("odd"), "NOT_FOUND": c.failed(status.Error(codes.NotFound, "gone")),
+	} {
+		if got := Code(err); got != want {
+			t.Errorf("%v has the code %s, want %s", err, got, want)
+		}
+	}
+}
+
 func TestTargetErrors(t *testing.T) {
 	for reason, want := range map[Reason]error{
 		NoSubscriber: ErrNoSubscriber, QueueFull: ErrQueueFull, PayloadTooLarge: ErrTooLarge, Gone: ErrGone, BackendError: nil, NoAck: nil,

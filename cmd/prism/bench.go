@@ -234,9 +234,6 @@ func (f *benchFlags) complete(cmd *cobra.Command, p *program, plan *bench.Plan) 
 		}
 		plan.Dedicated = false
 	}
-	if plan.Rate > 0 && plan.Concurrency == 0 {
-		plan.Concurrency = 1024
-	}
 	for _, text := range f.limits {
 		limit, err := parseLimit(text, slices.Sorted(maps.Keys(plan.Shares)))
 		if err != nil {

@@ -191,10 +191,10 @@ func (broken) Write([]byte) (int, error) { return 0, errors.New("the pipe is bro
 
 func TestNames(t *testing.T) {
 	for _, row := range []struct{ got, want string }{
-		{reasonName(0), ""},
-		{reasonName(client.QueueFull), "QUEUE_FULL"},
-		{reasonName(client.Gone) + reasonName(client.Expired) + reasonName(client.Withdrawn), "GONEEXPIREDWITHDRAWN"},
-		{reasonName(77), "77"},
+		{client.Reason(0).String(), ""},
+		{client.QueueFull.String(), "QUEUE_FULL"},
+		{client.Gone.String() + client.Expired.String() + client.Withdrawn.String(), "GONEEXPIREDWITHDRAWN"},
+		{client.Reason(77).String(), "77"},
 		{stateName(client.Running) + stateName(client.Returned) + stateName(client.WithdrawnByID), "RUNNINGRETURNEDWITHDRAWN"},
 		{statusName(0), ""},
 		{statusName(client.Timeout), "TIMEOUT"},

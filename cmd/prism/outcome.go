@@ -141,7 +141,7 @@ func (p *program) undeliveredTable(r *client.Result) error {
 		if t.Err != nil {
 			words = cell(brief(t.Err.Error()))
 		}
-		rows[i] = []string{cell(t.Identity), t.Status.String(), reasonName(t.Reason), strconv.Itoa(t.Attempts), words}
+		rows[i] = []string{cell(t.Identity), t.Status.String(), t.Reason.String(), strconv.Itoa(t.Attempts), words}
 	}
 	fmt.Fprintln(p.out)
 	return p.table([]string{"IDENTITY", "STATUS", "REASON", "ATTEMPTS", "ERROR"}, rows)
@@ -186,14 +186,6 @@ func endedWords(ended client.Ended) string {
 	default:
 		return ""
 	}
-}
-
-func reasonName(r client.Reason) string {
-	return name(r, map[client.Reason]string{
-		client.NoSubscriber: "NO_SUBSCRIBER", client.QueueFull: "QUEUE_FULL", client.PayloadTooLarge: "PAYLOAD_TOO_LARGE",
-		client.BackendError: "BACKEND_ERROR", client.NoAck: "NO_ACK", client.NotSent: "NOT_SENT", client.Gone: "GONE",
-		client.Expired: "EXPIRED", client.Withdrawn: "WITHDRAWN",
-	})
 }
 
 func evidenceName(e client.Evidence) string {
@@ -259,7 +251,7 @@ func resultFor(r *client.Result) resultOut {
 	out.Statuses = make([]statusOut, len(r.Targets))
 	for i, t := range r.Targets {
 		out.Statuses[i] = statusOut{
-			Identity: t.Identity, Status: statusName(t.Status), Evidence: evidenceName(t.Evidence), Reason: reasonName(t.Reason),
+			Identity: t.Identity, Status: statusName(t.Status), Evidence: evidenceName(t.Evidence), Reason: t.Reason.String(),
 			Attempts: t.Attempts, LatencyMS: milliseconds(t.Latency), bodyOut: bodyFor(t),
 		}
 		if t.Err != nil {

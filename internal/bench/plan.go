@@ -86,6 +86,9 @@ const minPayload = 64
 // withDefaults completes a plan.
 func (p Plan) withDefaults() Plan {
 	setDefault(&p.Duration, 10*time.Second)
+	if p.Rate > 0 {
+		setDefault(&p.Concurrency, 1024)
+	}
 	setDefault(&p.Concurrency, 64)
 	setDefault(&p.Connections, 1)
 	setDefault(&p.Identities, 1000)

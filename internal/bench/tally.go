@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/prism-data-layer/prism/client"
-	patternpb "github.com/prism-data-layer/prism/gen/prism/pattern"
 )
 
 // tally holds what is sent against what arrives. Its methods may be called concurrently.
@@ -161,7 +160,7 @@ func (t *tally) reckon(s *sent) {
 	undelivered := make(map[int]struct{}, len(r.Targets))
 	for i := range r.Targets {
 		target := &r.Targets[i]
-		t.d.Reasons[patternpb.DeliveryStatus_Reason(target.Reason).String()]++
+		t.d.Reasons[target.Reason.String()]++
 		n, known := t.index(target.Identity)
 		if n -= s.first; !known || n < 0 || n >= len(s.received) {
 			t.d.WrongCount++

@@ -10,9 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/genproto/googleapis/rpc/code"
-	"google.golang.org/grpc/status"
-
 	"github.com/prism-data-layer/prism/client"
 )
 
@@ -96,12 +93,8 @@ func failure(err error) string {
 		return ""
 	case errors.Is(err, errWrong):
 		return "WRONG_ANSWER"
-	case errors.Is(err, context.DeadlineExceeded):
-		return code.Code_DEADLINE_EXCEEDED.String()
-	case errors.Is(err, context.Canceled):
-		return code.Code_CANCELLED.String()
 	}
-	return code.Code(status.Code(err)).String()
+	return client.Code(err)
 }
 
 // do does one operation.

@@ -1,6 +1,9 @@
 package multicastregistry
 
-import "time"
+import (
+	"strconv"
+	"time"
+)
 
 // Status is what became of a target. It is a closed algebra: every target of a multicast has exactly one of the four.
 type Status uint8
@@ -65,6 +68,17 @@ const (
 	// Withdrawn means that CancelMulticast removed the stored message.
 	Withdrawn
 )
+
+// String returns the reason as users know it: empty for none, a number for one of a newer server's.
+func (r Reason) String() string {
+	names := [...]string{
+		"", "NO_SUBSCRIBER", "QUEUE_FULL", "PAYLOAD_TOO_LARGE", "BACKEND_ERROR", "NO_ACK", "NOT_SENT", "GONE", "EXPIRED", "WITHDRAWN",
+	}
+	if int(r) >= len(names) {
+		return strconv.Itoa(int(r))
+	}
+	return names[r]
+}
 
 // Target is what became of one target.
 type Target struct {
