@@ -100,8 +100,8 @@ func (c *Client) failed(err error) error {
 	return e
 }
 
-// Code returns gRPC's name of the status that an error came back with, such as UNAVAILABLE or DEADLINE_EXCEEDED: OK for nil, UNKNOWN
-// for an error that is none of this package's.
+// Code returns gRPC's name of the status that an error came back with, such as UNAVAILABLE or DEADLINE_EXCEEDED: OK for nil,
+// UNKNOWN for an error that is none of this package's.
 func Code(err error) string {
 	switch s, known := status.FromError(err); {
 	case known:

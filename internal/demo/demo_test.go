@@ -64,11 +64,11 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// TestRunLeavesOthersAlone finds a station that somebody else has registered: it stays, and what the demo registered goes.
+// TestRunLeavesOthersAlone finds a station, the 400th, that somebody else has registered: it stays, and what the demo registered goes.
 func TestRunLeavesOthersAlone(t *testing.T) {
 	t.Parallel()
 	c := serve(t)
-	if _, err := c.Register(t.Context(), client.Registration{ID: "SIN", Metadata: map[string]any{"mine": true}}); err != nil {
+	if _, err := c.Register(t.Context(), client.Registration{ID: "BLR", Metadata: map[string]any{"mine": true}}); err != nil {
 		t.Fatal(err)
 	}
 	_, err := demo.Run(t.Context(), c, examples.Stations, demo.NewPrinter(&bytes.Buffer{}, false), true)

@@ -34,12 +34,12 @@ func (c wireCodec) Marshal(v any) (mem.BufferSlice, error) {
 		return c.CodecV2.Marshal(v)
 	}
 	message.ProtoReflect().SetUnknown(nil)
-	rest, err := c.CodecV2.Marshal(message)
+	out, err := c.CodecV2.Marshal(message)
 	if err != nil {
 		return nil, err
 	}
 	page := (*[]byte)(&written)
-	out := append(rest, mem.NewBuffer(page, pages))
+	out = append(out, mem.NewBuffer(page, pages))
 	if outer != nil {
 		outer = protowire.AppendVarint(outer, uint64(out.Len()))
 		out = append(mem.BufferSlice{mem.SliceBuffer(outer)}, out...)

@@ -1,15 +1,17 @@
 package testenv
 
 import (
-	"errors"
+	"encoding/json"
 	"fmt"
-	"net/url"
+	"io"
+	"net"
+	"net/http"
 	"os/exec"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
-
-	"github.com/nats-io/nats-server/v2/server"
+	"time"
 )
 
 const (
@@ -85,34 +87,73 @@ func redisNodeAgrees(addr string) error {
 	return nil
 }
 
-// NATSClusterProcess is a NATS cluster with JetStream of one test, inside the test binary.
+// NATSClusterProcess is a NATS cluster with JetStream of one test, each server in a process of its own.
 type NATSClusterProcess struct {
 	// URLs are those of Nodes, in their order.
 	URLs []string
 	// Nodes are three.
-	Nodes []*NATSProcess
+	Nodes []*NATSNode
+}
+
+// NATSNode is a server of a NATS cluster. Its methods are called from the test's goroutine; it ends with the test.
+type NATSNode struct {
+	// URL is "nats://127.0.0.1:port", the same before and after a restart.
+	URL string
+
+	t       testing.TB
+	p       *process
+	name    string
+	monitor string // serves how the node is, over HTTP
+}
+
+// Stop shuts the server down (SIGTERM) and waits. A server that is down stays down.
+func (n *NATSNode) Stop() {
+	n.t.Helper()
+	if !n.p.end(syscall.SIGTERM) {
+		n.t.Fatalf("testenv: nats %s did not stop within %s and was killed", n.URL, patience)
+	}
+}
+
+// Start starts a server that is down again, with the same port, files and options, and waits until it accepts clients. It may
+// take longer to agree with the others.
+func (n *NATSNode) Start() {
+	n.t.Helper()
+	if err := n.p.start(); err != nil {
+		n.t.Fatalf("testenv: nats: %v", err)
+	}
 }
 
 // NATSCluster starts a NATS cluster that belongs to the test: three servers that have elected a leader of JetStream and all
 // follow it.
 func NATSCluster(t testing.TB) *NATSClusterProcess {
 	t.Helper()
-	var routes []*url.URL
-	var routePorts []int
+	program, err := natsProgram()
+	if err != nil {
+		t.Fatalf("testenv: nats cluster: %v", err)
+	}
+	var routes []string
 	for range natsNodes {
-		port, err := freePort()
-		if err != nil {
-			t.Fatal(err)
-		}
-		routePorts = append(routePorts, port)
-		routes = append(routes, &url.URL{Scheme: "nats", Host: loopback(port)})
+		routes = append(routes, "nats://"+FreeAddress(t))
 	}
 	c, name := &NATSClusterProcess{}, Prefix(t)
-	for _, port := range routePorts {
-		n := NewNATS(t, func(o *server.Options) {
-			o.Cluster = server.ClusterOpts{Name: name, Host: "127.0.0.1", Port: port}
-			o.Routes = routes
-		})
+	for _, route := range routes {
+		addr, monitor := FreeAddress(t), FreeAddress(t)
+		_, port, _ := net.SplitHostPort(addr)
+		_, monitorPort, _ := net.SplitHostPort(monitor)
+		dir, node := t.TempDir(), "prism-"+port
+		p := &process{
+			addr: addr, dir: dir, program: program,
+			args: []string{
+				"-a", "127.0.0.1", "-p", port, "-m", monitorPort, "-n", node, "-js", "-sd", dir,
+				"-cluster_name", name, "-cluster", route, "-routes", strings.Join(routes, ","),
+			},
+			answers: func(addr string) error { return checkNATS("nats://" + addr) },
+		}
+		if err := p.start(); err != nil {
+			t.Fatalf("testenv: nats cluster: %v", err)
+		}
+		t.Cleanup(func() { p.end(syscall.SIGKILL) })
+		n := &NATSNode{URL: "nats://" + addr, t: t, p: p, name: node, monitor: monitor}
 		c.Nodes, c.URLs = append(c.Nodes, n), append(c.URLs, n.URL)
 	}
 	if err := await(func() error { return natsAgree(c.Nodes) }); err != nil {
@@ -122,23 +163,57 @@ func NATSCluster(t testing.TB) *NATSClusterProcess {
 }
 
 // natsAgree returns nil once one server leads, has all others as peers, and all have what it has.
-func natsAgree(nodes []*NATSProcess) error {
+func natsAgree(nodes []*NATSNode) error {
 	leaders := 0
 	for _, n := range nodes {
-		s := n.n.current()
-		if !s.JetStreamIsCurrent() {
-			return fmt.Errorf("%s does not follow", n.URL)
+		if err := look(n.monitor, "healthz?js-meta-only=true", nil); err != nil {
+			return fmt.Errorf("%s does not follow: %w", n.URL, err)
 		}
-		if !s.JetStreamIsLeader() {
+		var is struct {
+			Meta struct {
+				Leader   string `json:"leader"`
+				Replicas []struct {
+					Offline bool `json:"offline"`
+				} `json:"replicas"`
+			} `json:"meta_cluster"`
+		}
+		if err := look(n.monitor, "jsz", &is); err != nil {
+			return fmt.Errorf("%s: %w", n.URL, err)
+		}
+		if is.Meta.Leader != n.name {
 			continue
 		}
 		leaders++
-		if peers := s.JetStreamClusterPeers(); len(peers) != len(nodes) {
-			return fmt.Errorf("leader %s has the peers %v", n.URL, peers)
+		peers := 1
+		for _, r := range is.Meta.Replicas {
+			if !r.Offline {
+				peers++
+			}
+		}
+		if peers != len(nodes) {
+			return fmt.Errorf("leader %s has %d peers of %d: %v", n.URL, peers, len(nodes), is.Meta.Replicas)
 		}
 	}
 	if leaders != 1 {
-		return errors.New("no leader")
+		return fmt.Errorf("%d leaders", leaders)
 	}
 	return nil
+}
+
+// look asks the HTTP monitor of a NATS server.
+func look(monitor, path string, answer any) error {
+	client := http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Get("http://" + monitor + "/" + path) //nolint:noctx // bounded
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %.200s", resp.Status, body)
+	}
+	if err != nil || answer == nil {
+		return err
+	}
+	return json.Unmarshal(body, answer)
 }

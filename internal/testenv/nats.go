@@ -53,7 +53,7 @@ var sharedNATS = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	shared.add(func() { _ = os.RemoveAll(dir) })
-	program, err := buildNATS(dir)
+	program, err := natsProgram()
 	if err != nil {
 		return "", err
 	}
@@ -73,17 +73,22 @@ var sharedNATS = sync.OnceValues(func() (string, error) {
 	return "nats://" + p.addr, nil
 })
 
-// buildNATS builds the nats-server of go.mod, without the race detector: it is not what is tested, and several times as slow
-// with it.
-func buildNATS(dir string) (program string, err error) {
-	program = filepath.Join(dir, "nats-server")
-	//nolint:gosec,noctx // the go that runs the tests
+// natsProgram builds the nats-server of go.mod, once, without the race detector: it is not what is tested, and several times
+// as slow with it.
+var natsProgram = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "prism-nats-server-")
+	if err != nil {
+		return "", err
+	}
+	shared.add(func() { _ = os.RemoveAll(dir) })
+	program := filepath.Join(dir, "nats-server")
+	//nolint:gosec // the go that runs the tests
 	out, err := exec.Command("go", "build", "-o", program, "github.com/nats-io/nats-server/v2").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("build nats-server: %w: %s", err, tail(out))
 	}
 	return program, nil
-}
+})
 
 // checkNATS checks that the first server of a list which the environment names is there and has JetStream: both are in the
 // line with which a server greets.
@@ -242,13 +247,6 @@ func (n *natsServer) end() {
 	n.running.Shutdown()
 	n.running.WaitForShutdown()
 	n.running = nil
-}
-
-// current returns the server that runs, or nil.
-func (n *natsServer) current() *server.Server {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.running
 }
 
 // natsFaults is a log that keeps the last fault, for the message about a server that does not start. A server that has a

@@ -13,8 +13,9 @@
 // with the test binary, however that ends. Tests that share a server keep apart by Prefix. What a test needs and cannot get is
 // a failure that names the remedy; nothing is ever skipped.
 //
-// Redis is a process (redis-server of $PATH; on Linux as root it is installed by apt-get where it is missing). NATS runs
-// inside the test binary. PRISM_TEST_REDIS=host:port and PRISM_TEST_NATS=url name servers to use instead of the shared ones.
+// Redis is a process (redis-server of $PATH; on Linux as root it is installed by apt-get where it is missing). The shared NATS
+// and the nodes of a cluster are processes too; what NewNATS starts runs inside the test binary. PRISM_TEST_REDIS=host:port and
+// PRISM_TEST_NATS=url name servers to use instead of the shared ones.
 package testenv
 
 import (

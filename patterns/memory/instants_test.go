@@ -9,6 +9,7 @@ import (
 
 	"github.com/prism-data-layer/prism/patterns/memory"
 	mr "github.com/prism-data-layer/prism/patterns/multicast_registry"
+	"github.com/prism-data-layer/prism/patterns/multicast_registry/slottest"
 )
 
 // pass lets time pass on synctest's clock.
@@ -144,7 +145,7 @@ func wantNames(t *testing.T, r *memory.Registry, want ...string) {
 // or in the way of a limit, whatever is asked first.
 func TestMassExpiry(t *testing.T) {
 	t.Parallel()
-	const many = 50_000
+	many := slottest.Rounds(50_000)
 	for name, ask := range map[string]func(t *testing.T, r *memory.Registry){
 		"count": func(t *testing.T, r *memory.Registry) {
 			if n, err := r.Count(t.Context()); n != 0 || err != nil {

@@ -10,8 +10,9 @@ import (
 )
 
 const (
-	// renewalsAtOnce bounds the renewals of one keeper that are under way at the same time.
-	renewalsAtOnce = 16
+	// renewalsAtOnce bounds the renewals of one keeper that are under way at the same time: enough that a backend which renews
+	// many with one call, because they come at once, has many.
+	renewalsAtOnce = 64
 	// renewalRetry is the wait after a renewal that the backend could not answer.
 	renewalRetry = 250 * time.Millisecond
 	// renewalTimeout bounds one renewal, because the others of its round wait for it.

@@ -39,6 +39,7 @@ func within(t testing.TB) context.Context {
 func messaging(c *Conn) *Messaging { return NewMessaging(c, MessagingConfig{Buffer: 256}) }
 
 func TestMessaging(t *testing.T) {
+	t.Parallel()
 	url := testenv.NATS(t).URL
 	slottest.Messaging(t, func(t *testing.T) mr.Messaging { return messaging(opening(t, url)) }, slottest.MessagingOptions{
 		Buffer: 256, MaxPayload: opening(t, url).MaxPayload(),
@@ -49,6 +50,7 @@ func TestMessaging(t *testing.T) {
 }
 
 func TestMessagingEmbedded(t *testing.T) {
+	t.Parallel()
 	server, err := StartEmbedded(within(t), EmbeddedConfig{})
 	if err != nil {
 		t.Fatal(err)

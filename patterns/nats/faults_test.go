@@ -236,6 +236,7 @@ func TestSilentPing(t *testing.T) {
 
 // TestCluster has publisher and subscriber on different nodes of three, and stops the nodes one after the other.
 func TestCluster(t *testing.T) {
+	t.Parallel()
 	cluster := testenv.NATSCluster(t)
 	ns := testenv.Prefix(t)
 	rotated := func(n int) []string { return append(append([]string{}, cluster.URLs[n:]...), cluster.URLs[:n]...) }

@@ -160,6 +160,7 @@ func TestRegistryRestart(t *testing.T) {
 
 // TestRegistryNodeLost stops one of three servers, whichever leads.
 func TestRegistryNodeLost(t *testing.T) {
+	t.Parallel()
 	cluster := testenv.NATSCluster(t)
 	r := registry(t, opening(t, cluster.URLs...), RegistryConfig{Namespace: "lost", Replicas: 3})
 	for n := range 100 {

@@ -25,6 +25,7 @@ func registry(t testing.TB, c *Conn, cfg RegistryConfig) *Registry {
 }
 
 func TestRegistry(t *testing.T) {
+	t.Parallel()
 	url := testenv.NATS(t).URL
 	open := func(t *testing.T) mr.Registry {
 		return registry(t, opening(t, url), RegistryConfig{Namespace: testenv.Prefix(t)})
@@ -52,6 +53,7 @@ type withoutFeed struct {
 // because on a cluster it may begin anew (its log is written without waiting), which the suite takes for a fault; see
 // TestChangesCluster.
 func TestRegistryCluster(t *testing.T) {
+	t.Parallel()
 	cluster := testenv.NATSCluster(t)
 	node := 0
 	open := func(t *testing.T, namespace string) mr.Registry {
@@ -71,6 +73,7 @@ func TestRegistryCluster(t *testing.T) {
 // TestChangesCluster follows the feed of one node while two others change the registry: in the end the reader's copy is what
 // a scan finds, whatever Resets came in between.
 func TestChangesCluster(t *testing.T) {
+	t.Parallel()
 	cluster := testenv.NATSCluster(t)
 	namespace := testenv.Prefix(t)
 	var views []*Registry

@@ -64,6 +64,16 @@ func keep(cmd rueidis.Completed) rueidis.Completed {
 	return cmd
 }
 
+// background runs a task that calls the driver, for which Close waits. It returns false when the client is closed.
+func (c *client) background(task func()) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if !c.closed {
+		c.calls.Go(task)
+	}
+	return !c.closed
+}
+
 // Close implements rueidis.Client. It waits for the calls that the driver still holds. Closing again does nothing.
 func (c *client) Close() {
 	c.mu.Lock()

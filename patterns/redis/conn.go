@@ -375,6 +375,12 @@ func (c *Conn) bound(ctx context.Context) (context.Context, context.CancelFunc, 
 	return bounded, cancel, nil
 }
 
+// background runs a task that changes something, for which Close waits. It returns false after Close.
+func (c *Conn) background(task func()) bool {
+	write, ok := c.write.(*client)
+	return ok && write.background(task)
+}
+
 // waitAtMost shortens how long Redis may hold back an answer, so that it comes before the operation has taken its time.
 func (c *Conn) waitAtMost(wait time.Duration) time.Duration {
 	return max(min(wait, c.timeout/2), time.Millisecond)

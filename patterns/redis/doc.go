@@ -35,9 +35,10 @@
 //
 // # Guarantees
 //
-// Every change is one script, which checks, writes and logs by Redis TIME, or does nothing. An identity is absent from the
-// millisecond at which its lease ends, by Redis' clock, whether Redis or a sweep has removed it or not. Nothing relies on
-// keyspace notifications, and no command looks through the whole keyspace.
+// Every change is one script, which checks, writes and logs by Redis TIME, or does nothing; renewals that come at once share
+// one, each with an entry of its own in the log. An identity is absent from the millisecond at which its lease ends, by Redis'
+// clock, whether Redis or a sweep has removed it or not. Nothing relies on keyspace notifications, and no command looks through
+// the whole keyspace.
 //
 // An outage ends no lease, be it one of Redis, of the way to it, or of all proxies, planned or not. It begins with the last
 // sweep before it, and is one when the next call comes more than OutageAfter later. What had not ended when it began lasts for

@@ -199,7 +199,7 @@ func TestCountKept(t *testing.T) {
 // were flushed are loaded again.
 func TestByHand(t *testing.T) {
 	t.Parallel()
-	c := connect(t, Config{Host: testenv.NewRedis(t).Addr})
+	c := connect(t, Config{Host: testenv.NewRedis(t).Addr, Timeout: time.Minute}) // one call stores thousands
 	d := durability(t, c, DurabilityConfig{})
 	namespace := d.cfg.Namespace
 	topic := mr.Topic(namespace, "a")
@@ -243,7 +243,8 @@ func TestByHand(t *testing.T) {
 func TestTenThousandStored(t *testing.T) {
 	t.Parallel()
 	cfg := DurabilityConfig{Namespace: testenv.Prefix(t)}
-	d, other := durability(t, shared(t), cfg), durability(t, shared(t), cfg)
+	patient := Config{Host: testenv.Redis(t).Addr, Timeout: time.Minute} // one call stores them all
+	d, other := durability(t, connect(t, patient), cfg), durability(t, connect(t, patient), cfg)
 	const many = 10_000
 	var topics []string
 	var messages []mr.Message

@@ -150,13 +150,24 @@ func TestNativeOperators(t *testing.T) {
 			continue
 		}
 		t.Run(op.Name[1:], func(t *testing.T) {
-			wantOperator(t, r, all, op.Op, []string{"f"}, scalars)
-			for i := 0; i < len(scalars); i += 9 { // what differs is only how a value is reached
+			wantOperator(t, r, all, op.Op, []string{"f"}, some(scalars, int(op.Op)))
+			for i := int(op.Op) % 9; i < len(scalars); i += 9 { // what differs is only how a value is reached
 				wantOperator(t, r, all, op.Op, []string{"f", "f"}, scalars[i:i+1])
 				wantOperator(t, r, all, op.Op, []string{"f", "1"}, scalars[i:i+1])
 			}
 		})
 	}
+}
+
+// some returns some of a list, others for another turn, and all of them after a few turns.
+func some[T any](list []T, turn int) []T {
+	few := slottest.Rounds(len(list))
+	step := (len(list) + few - 1) / few
+	var out []T
+	for i := turn % step; i < len(list); i += step {
+		out = append(out, list[i])
+	}
+	return out
 }
 
 // wantOperator looks for everything with an operator on a path, with all its operands.
@@ -247,8 +258,8 @@ func TestNativeHostile(t *testing.T) {
 		all[fmt.Sprintf("value-%d", i)] = map[string]any{"plain": s, "list": []any{"x", s}}
 	}
 	fill(t, c, r, all)
-	for _, s := range hostile {
-		for _, e := range []*filter.Expr{
+	for turn, s := range hostile {
+		for _, e := range some([]*filter.Expr{
 			{Op: filter.Eq, Path: []string{s}, Value: "plain"},
 			{Op: filter.Eq, Path: []string{"sub", s, s}, Value: s},
 			{Op: filter.Contains, Path: []string{"list"}, Value: s},
@@ -257,7 +268,7 @@ func TestNativeHostile(t *testing.T) {
 			{Op: filter.EndsWith, Path: []string{"plain"}, Value: s},
 			{Op: filter.Contains, Path: []string{"plain"}, Value: s},
 			{Op: filter.Gte, Path: []string{"plain"}, Value: s},
-		} {
+		}, turn) {
 			wantExactly(t, r, all, e)
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/rueidis"
+
 	"github.com/prism-data-layer/prism/internal/testenv"
 	mr "github.com/prism-data-layer/prism/patterns/multicast_registry"
 	"github.com/prism-data-layer/prism/patterns/multicast_registry/mailbox"
@@ -170,6 +172,18 @@ func TestOnce(t *testing.T) {
 		send(t, d, sent)
 		if next(t, live).Once != once || receive(t, kept, 1)[0].Once != once {
 			t.Errorf("once %v does not arrive", once)
+		}
+	}
+}
+
+// TestLateAcks lets acks and notices arrive for what has been left and is not unsubscribed yet: nothing takes them.
+func TestLateAcks(t *testing.T) {
+	for _, notices := range []bool{false, true} {
+		l := &lane{channels: map[string]*channel{inboxPrefix + "left": {topic: inboxPrefix + "left", subscribed: true}}, notices: notices}
+		l.link = &link{lane: l}
+		l.link.onMessage(rueidis.PubSubMessage{Channel: inboxPrefix + "left", Message: "abc def!"})
+		if len(l.changed) > 0 || len(l.channels) != 1 {
+			t.Errorf("notices %v: %v", notices, l.channels)
 		}
 	}
 }

@@ -412,7 +412,7 @@ func (k *link) onMessage(published rueidis.PubSubMessage) {
 	defer l.mu.RUnlock()
 	c := l.channels[topic]
 	switch {
-	case l.link != k || c == nil:
+	case l.link != k || c == nil || !c.wanted(): // the last of a channel that is being left
 		return
 	case notice:
 		c.notices(published.Message)

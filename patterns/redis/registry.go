@@ -112,6 +112,8 @@ type Registry struct {
 	sweeps *sweepLog
 	// outages reports outages; the shards of a namespace share it.
 	outages *outageLog
+
+	renewals renewals
 }
 
 // NewRegistry returns the registry of a namespace that is kept in one group of keys: shards are not looked at. The
@@ -179,30 +181,6 @@ func (r *Registry) put(
 	}, nil
 }
 
-// Renew implements multicastregistry.Registry.
-func (r *Registry) Renew(ctx context.Context, id string, ttl time.Duration) (multicastregistry.Lease, error) {
-	length := "0"
-	if ttl != 0 {
-		length = millis(ttl)
-	}
-	name := multicastregistry.EncodeName(id)
-	reply, err := r.change(ctx, renewScript, []string{r.keys.leases, r.keys.head, r.keys.log, r.keys.identity + name}, name, length)
-	switch {
-	case err != nil:
-	case reply[0] == 0:
-		err = multicastregistry.ErrNotFound
-	case len(reply) != 5:
-		err = fmt.Errorf("%w: renew: %v", errReply, reply)
-	}
-	if err != nil {
-		return multicastregistry.Lease{}, r.conn.wrap(ctx, "renew", id, err)
-	}
-	r.seen(reply[1])
-	return multicastregistry.Lease{
-		TTL: duration(reply[2]), ExpiresAt: instant(reply[3]), Of: multicastregistry.Revision(reply[4]),
-	}, nil
-}
-
 // Delete implements multicastregistry.Registry.
 func (r *Registry) Delete(ctx context.Context, id string, only multicastregistry.Revision) (existed bool, err error) {
 	name := multicastregistry.EncodeName(id)
@@ -221,7 +199,7 @@ func (r *Registry) Delete(ctx context.Context, id string, only multicastregistry
 // reply has at least one element.
 func (r *Registry) change(ctx context.Context, script *rueidis.Lua, keys []string, args ...string) ([]int64, error) {
 	floor := strconv.FormatUint(r.clock.Load(), 10)
-	all := make([]string, 0, 10)
+	all := make([]string, 0, 5+len(args))
 	all = append(all, epoch(), floor, r.maxlen, r.trim, r.after)
 	all = append(all, args...)
 	return r.conn.run(ctx, r.conn.write, script, keys, all)

@@ -34,21 +34,23 @@ func sharded(t testing.TB, c *Conn, cfg RegistryConfig) *Sharded {
 func shardedSuite(t *testing.T, brief bool, connect func(t testing.TB) *Conn) {
 	t.Helper()
 	slottest.Registry(t, func(t *testing.T) mr.Registry {
-		return sharded(t, connect(t), RegistryConfig{})
+		return sharded(t, connect(t), RegistryConfig{OutageAfter: unhurried})
 	}, slottest.RegistryOptions{
 		Brief:       brief,
 		SweptWithin: 2 * sweepEvery,
 		Partitioned: true,
 		OpenPair: func(t *testing.T) (a, b mr.Registry) {
-			cfg := RegistryConfig{Namespace: testenv.Prefix(t)}
+			cfg := RegistryConfig{OutageAfter: unhurried, Namespace: testenv.Prefix(t)}
 			return sharded(t, connect(t), cfg), sharded(t, connect(t), cfg)
 		},
 		OpenNeighbours: func(t *testing.T) (a, b mr.Registry) {
 			c, name := connect(t), testenv.Prefix(t)
-			return sharded(t, c, RegistryConfig{Namespace: name}), sharded(t, c, RegistryConfig{Namespace: name + "-b"})
+			one := RegistryConfig{OutageAfter: unhurried, Namespace: name}
+			two := RegistryConfig{OutageAfter: unhurried, Namespace: name + "-b"}
+			return sharded(t, c, one), sharded(t, c, two)
 		},
 		OpenLogged: func(t *testing.T, log int) (a, b mr.Registry) {
-			cfg := RegistryConfig{Namespace: testenv.Prefix(t), ChangeLog: log}
+			cfg := RegistryConfig{OutageAfter: unhurried, Namespace: testenv.Prefix(t), ChangeLog: log}
 			return sharded(t, connect(t), cfg), sharded(t, connect(t), cfg)
 		},
 	})

@@ -124,7 +124,7 @@ func BenchmarkEnumerateOverGRPC(b *testing.B) {
 func sending(b *testing.B, size int) string {
 	b.Helper()
 	reply := wrapperspb.Bytes(make([]byte, size))
-	reply.Value = reply.Value[:2*size-proto.Size(reply)] // without what stands before them
+	reply.Value = reply.GetValue()[:2*size-proto.Size(reply)] // without what stands before them
 	server := grpc.NewServer(grpc.UnknownServiceHandler(func(_ any, call grpc.ServerStream) error {
 		var request patternpb.EnumerateRequest
 		return errors.Join(call.RecvMsg(&request), call.SendMsg(reply))

@@ -14,6 +14,7 @@ import (
 
 	"github.com/prism-data-layer/prism/client"
 	"github.com/prism-data-layer/prism/internal/testenv"
+	"github.com/prism-data-layer/prism/patterns/multicast_registry/slottest"
 )
 
 // pair are two proxies over the same backends; where those are in memory, two clients of one proxy.
@@ -400,7 +401,8 @@ func TestPendingElsewhere(t *testing.T) {
 // TestEarlyFinish has a dead target in a hundred: that costs nothing like the timeout.
 func TestEarlyFinish(t *testing.T) {
 	onEach(t, func(t *testing.T, p *proxy) {
-		const n, dead = 1000, 10
+		const dead = 10
+		n := slottest.Rounds(1000)
 		p.register(t, n, nil)
 		p.attach(t, names(n)[dead:]...)
 		const timeout = 60 * time.Second

@@ -12,6 +12,7 @@ import (
 
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
 	"github.com/prism-data-layer/prism/patterns/multicast_registry/filter"
+	"github.com/prism-data-layer/prism/patterns/multicast_registry/slottest"
 )
 
 // TestAgainstMatch changes an index and a map in the same random ways, and asks both the same random questions.
@@ -21,7 +22,7 @@ func TestAgainstMatch(t *testing.T) {
 		r := newRandom(seed)
 		ix, m := newIndex(pick(r, []int{5, 100, slots})), &model{now: time.Unix(1_000_000, 0), identities: map[string]multicastregistry.Identity{}}
 		n := 1 << (2 * r.IntN(6))
-		for round := range 60 {
+		for round := range slottest.Rounds(60) {
 			for range 1 + r.IntN(20) {
 				step(t, r, ix, m, n)
 			}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/prism-data-layer/prism/patterns/multicast_registry/slottest"
 )
 
 // TestPosting goes through all forms of a posting, up and down, in different orders.
@@ -88,7 +90,7 @@ func (r random) set(s *scratch) (set, map[uint16]bool) {
 func TestSets(t *testing.T) {
 	t.Parallel()
 	r := newRandom(2)
-	for range 30 {
+	for range slottest.Rounds(30) {
 		s := new(scratch)
 		a, inA := r.set(s)
 		b, inB := r.set(s)

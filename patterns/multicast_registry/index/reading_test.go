@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
+	"github.com/prism-data-layer/prism/patterns/multicast_registry/slottest"
 )
 
 // TestReading compares what is read with what is decoded: of metadata as we write it, as others may, and of what is none.
@@ -15,7 +16,7 @@ func TestReading(t *testing.T) {
 	r := newRandom(6)
 	var read reading
 	good, bad := 0, 0
-	for range 20_000 {
+	for range slottest.Rounds(30_000) {
 		encoded := multicastregistry.AppendMetadata(nil, r.object(3))
 		switch r.IntN(4) {
 		case 0:

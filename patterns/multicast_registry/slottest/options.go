@@ -54,6 +54,8 @@ type RegistryOptions struct {
 	// OpenLogged opens one empty registry twice, as two processes would, whose change log keeps about that many changes: all
 	// of the last log, and not all of the last 1000 and 10 times log. Optional; it matters to registries with a change feed.
 	OpenLogged func(t *testing.T, log int) (a, b mr.Registry)
+	// SameFeed leaves out the change feed, which another set-up of the backend has proved: this one differs in scans only.
+	SameFeed bool
 	// Partitioned says that the registry consists of parts that make changes independently: its feed keeps the order of
 	// changes for each identity only, and its revisions have gaps.
 	Partitioned bool

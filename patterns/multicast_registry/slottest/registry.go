@@ -21,7 +21,10 @@ func Registry(t *testing.T, open func(t *testing.T) mr.Registry, options Registr
 	long := []string{
 		"Differential", "ScanBreak", "LiveManyAtOnce", "LiveWhileMutating", "ScanWhileMutating", "ScanCancelled", "HostileIdentities", "HostileMetadata", "LargeMetadata",
 	}
-	run(t, options.Brief, long, []subtest{
+	if s.SameFeed {
+		long = []string{"Changes"}
+	}
+	run(t, s.Brief || s.SameFeed, long, []subtest{
 		{"RoundTrip", s.roundTrip},
 		{"Create", s.create},
 		{"CreateContention", s.createContention},

@@ -16,10 +16,8 @@ func (s *registrySuite) changes(t *testing.T) {
 	if _, ok := s.open(t).(mr.Changes); !ok {
 		t.Skip("the registry has no change feed")
 	}
-	for _, sub := range []struct {
-		name string
-		run  func(*testing.T)
-	}{
+	long := []string{"Trimmed", "SnapshotWhileMutating", "ConvergesOnTinyLog", "Cancelled"}
+	run(t, s.Brief, long, []subtest{
 		{"Empty", s.feedEmpty},
 		{"Snapshot", s.feedSnapshot},
 		{"Live", s.feedLive},
@@ -38,9 +36,7 @@ func (s *registrySuite) changes(t *testing.T) {
 
 		{"Cancelled", s.feedCancelled},
 		{"Break", s.feedBreak},
-	} {
-		t.Run(sub.name, sub.run)
-	}
+	})
 }
 
 // feedBuffer is how many changes a follower holds for its test: more than any test makes.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -108,9 +107,7 @@ func (s *registrySuite) feedTrimmed(t *testing.T) {
 func (s *registrySuite) feedSnapshotWhileMutating(t *testing.T) {
 	r := s.open(t)
 	const ids = 1500
-	for n := range ids {
-		put(t, r, identity(fmt.Sprintf("id-%d", n)), mr.Create)
-	}
+	putAll(t, r, ids, func(n int) mr.Identity { return identity(fmt.Sprintf("id-%d", n)) })
 	mutate := func() error {
 		id := fmt.Sprintf("id-%d", rand.IntN(ids))
 		var err error
@@ -127,7 +124,7 @@ func (s *registrySuite) feedSnapshotWhileMutating(t *testing.T) {
 		return err
 	}
 	held, synced := feedCopy{}, 0
-	for c, err := range r.(mr.Changes).Changes(within(t, s.Patience), "") {
+	for c, err := range r.(mr.Changes).Changes(within(t, 3*s.Patience), "") {
 		noError(t, err, "changes")
 		held.apply(t, c)
 		if c.Kind == mr.Synced {
@@ -179,9 +176,7 @@ func storm(t *testing.T, writers, rounds int, views ...mr.Registry) *sync.WaitGr
 // copy was reset.
 func (s *registrySuite) converges(t *testing.T, reader mr.Registry, writers, rounds int, views ...mr.Registry) (resets int) {
 	t.Helper()
-	for n := range 300 {
-		put(t, reader, identity(fmt.Sprintf("id-%d", n)), mr.Create)
-	}
+	putAll(t, reader, 300, func(n int) mr.Identity { return identity(fmt.Sprintf("id-%d", n)) })
 	f := s.follow(t, reader, "")
 	all := storm(t, writers, rounds, views...)
 	held, synced, quiet := feedCopy{}, false, false
@@ -234,7 +229,7 @@ func (s *registrySuite) feedConverges(t *testing.T) {
 		a, b := s.OpenPair(t)
 		r, views = a, []mr.Registry{a, b}
 	}
-	if resets := s.converges(t, r, 8, 400, views...); resets != 1 {
+	if resets := s.converges(t, r, 8, Rounds(400), views...); resets != 1 {
 		t.Errorf("%d resets", resets)
 	}
 }
@@ -245,7 +240,7 @@ func (s *registrySuite) feedConvergesOnTinyLog(t *testing.T) {
 		t.Skip("RegistryOptions.OpenLogged is not set")
 	}
 	a, b := s.OpenLogged(t, 4)
-	resets := s.converges(t, a, 8, 1000, a, b)
+	resets := s.converges(t, a, 8, Rounds(1000), a, b)
 	t.Logf("%d resets", resets)
 }
 
@@ -257,7 +252,7 @@ func (s *registrySuite) feedReconnecting(t *testing.T) {
 	}
 	f := s.follow(t, r, "")
 	held, synced := f.snapshot(t)
-	all := storm(t, 4, 500, r)
+	all := storm(t, 4, Rounds(500), r)
 	quiet := make(chan struct{})
 	go func() {
 		all.Wait()
@@ -312,9 +307,7 @@ func (s *registrySuite) feedReconnecting(t *testing.T) {
 // feedCancelled ends the context before a feed, in its snapshot, at Synced and while it waits: its error comes last.
 func (s *registrySuite) feedCancelled(t *testing.T) {
 	r := s.open(t)
-	for n := range 500 {
-		put(t, r, identity(fmt.Sprint(n)), mr.Create)
-	}
+	putAll(t, r, 500, func(n int) mr.Identity { return identity(fmt.Sprint(n)) })
 	for want, ctx := range map[error]context.Context{context.Canceled: cancelled(t), context.DeadlineExceeded: past(t)} {
 		elements, last := 0, error(nil)
 		for _, err := range r.(mr.Changes).Changes(ctx, "") {
@@ -335,44 +328,51 @@ func (s *registrySuite) feedCancelled(t *testing.T) {
 		t.Errorf("a feed with a deadline ends with %v", last)
 	}
 	cancelAll := func() {
+		var all sync.WaitGroup
+		defer all.Wait()
 		for at, reached := range map[string]func(n int, c mr.Change) bool{
 			"the beginning":   func(n int, _ mr.Change) bool { return n == 0 },
 			"in the snapshot": func(n int, _ mr.Change) bool { return n == 250 },
 			"at Synced":       func(_ int, c mr.Change) bool { return c.Kind == mr.Synced },
 			"later":           func(n int, _ mr.Change) bool { return n > 502 },
 		} {
-			ctx, cancel := context.WithCancel(t.Context())
-			n, failed := 0, error(nil)
-			for c, err := range r.(mr.Changes).Changes(ctx, "") {
-				if failed != nil {
-					t.Fatalf("%s: the feed goes on after its error", at)
-				}
-				if failed = err; err == nil && reached(n, c) {
-					time.AfterFunc(time.Duration(rand.Int64N(int64(5*time.Millisecond))), cancel)
-				}
-				n++
-			}
-			cancel()
-			if !errors.Is(failed, context.Canceled) {
-				t.Errorf("%s: the feed ends with %v", at, failed)
-			}
+			all.Go(func() { cancelFeed(t, r.(mr.Changes), at, reached) })
 		}
 	}
-	const rounds = 6
 	cancelAll()
-	before := runtime.NumGoroutine()
-	for range rounds {
-		cancelAll()
+	const rounds = 6
+	watchGoroutines(t, s.Patience, 2*rounds, func() { // of 4 feeds a round; a backend may keep idle connections
+		for range rounds {
+			cancelAll()
+		}
+	})
+}
+
+// cancelFeed ends the context a little after an element is reached.
+func cancelFeed(t *testing.T, r mr.Changes, at string, reached func(n int, c mr.Change) bool) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	n, failed := 0, error(nil)
+	for c, err := range r.Changes(ctx, "") {
+		if failed != nil {
+			t.Errorf("%s: the feed goes on after its error", at)
+			return
+		}
+		if failed = err; err == nil && reached(n, c) {
+			time.AfterFunc(time.Duration(rand.Int64N(int64(5*time.Millisecond))), cancel)
+		}
+		n++
 	}
-	noMoreGoroutines(t, s.Patience, before+2*rounds) // of 4 feeds a round; a backend may keep idle connections
+	if !errors.Is(failed, context.Canceled) {
+		t.Errorf("%s: the feed ends with %v", at, failed)
+	}
 }
 
 // feedBreak breaks feeds off, by break, by panic, and before they begin.
 func (s *registrySuite) feedBreak(t *testing.T) {
 	r := s.open(t)
-	for n := range 300 {
-		put(t, r, identity(fmt.Sprint(n)), mr.Create)
-	}
+	putAll(t, r, 300, func(n int) mr.Identity { return identity(fmt.Sprint(n)) })
 	breakOff := func(left int) {
 		for c, err := range r.(mr.Changes).Changes(t.Context(), "") {
 			noError(t, err, "changes")
@@ -397,12 +397,12 @@ func (s *registrySuite) feedBreak(t *testing.T) {
 	}
 	breakOff(303)
 	breakAll(10)
-	before := runtime.NumGoroutine()
 	const rounds = 30
-	for n := range rounds {
-		breakAll(10 * n)
-	}
-	noMoreGoroutines(t, s.Patience, before+rounds) // of 2 feeds a round; a backend may keep idle connections
+	watchGoroutines(t, s.Patience, rounds, func() { // of 2 feeds a round; a backend may keep idle connections
+		for n := range rounds {
+			breakAll(10 * n)
+		}
+	})
 	held, _ := s.follow(t, r, "").snapshot(t)
 	held.want(t, scan(t, r, nil))
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -84,7 +83,7 @@ func (s *registrySuite) differential(t *testing.T) {
 		all[id] = RandomMetadata(rng)
 		wantMetadata(t, put(t, r, mr.Identity{ID: id, Metadata: all[id], TTL: time.Hour}, mr.Create), all[id])
 	}
-	for range 120 {
+	for range Rounds(120) {
 		source := RandomFilter(rng)
 		e, err := filter.Parse(source)
 		noError(t, err, source)
@@ -110,9 +109,9 @@ func (s *registrySuite) differential(t *testing.T) {
 func (s *registrySuite) scanWhileMutating(t *testing.T) {
 	r := s.open(t)
 	const stable = 300
-	for n := range stable {
-		put(t, r, mr.Identity{ID: fmt.Sprintf("stable-%d", n), Metadata: map[string]any{"stable": true}, TTL: time.Hour}, mr.Create)
-	}
+	putAll(t, r, stable, func(n int) mr.Identity {
+		return mr.Identity{ID: fmt.Sprintf("stable-%d", n), Metadata: map[string]any{"stable": true}, TTL: time.Hour}
+	})
 	ctx, stop := context.WithCancel(t.Context())
 	var writers sync.WaitGroup
 	defer writers.Wait()
@@ -129,7 +128,7 @@ func (s *registrySuite) scanWhileMutating(t *testing.T) {
 	}
 	e, err := filter.Parse(`{"stable":true}`)
 	noError(t, err, "parse")
-	for round := range 30 {
+	for round := range Rounds(30) {
 		match := e
 		if round%2 == 0 {
 			match = nil
@@ -217,33 +216,32 @@ func callAll(t *testing.T, r mr.Registry, id string) error {
 // scanBreak breaks scans off, by break, by panic, and before they begin.
 func (s *registrySuite) scanBreak(t *testing.T) {
 	r := s.open(t)
-	for i := range 500 {
-		put(t, r, identity(fmt.Sprintf("id-%d", i)), mr.Create)
-	}
+	putAll(t, r, 500, func(i int) mr.Identity { return identity(fmt.Sprintf("id-%d", i)) })
 	scan(t, r, nil) // whatever the backend starts once is started now
-	before := runtime.NumGoroutine()
-	for n := range 50 {
-		_ = r.Scan(t.Context(), nil)
-		left := n
-		for _, err := range r.Scan(t.Context(), nil) {
-			noError(t, err, "scan")
-			if left == 0 {
-				break
+	const rounds = 50
+	watchGoroutines(t, s.Patience, rounds/4, func() { // of 2 scans a round
+		for n := range rounds {
+			_ = r.Scan(t.Context(), nil)
+			left := n
+			for _, err := range r.Scan(t.Context(), nil) {
+				noError(t, err, "scan")
+				if left == 0 {
+					break
+				}
+				left--
 			}
-			left--
-		}
-		func() {
-			defer func() {
-				if recover() == nil {
-					t.Error("the panic of the loop's body got lost")
+			func() {
+				defer func() {
+					if recover() == nil {
+						t.Error("the panic of the loop's body got lost")
+					}
+				}()
+				for range r.Scan(t.Context(), nil) {
+					panic("on purpose")
 				}
 			}()
-			for range r.Scan(t.Context(), nil) {
-				panic("on purpose")
-			}
-		}()
-	}
-	noMoreGoroutines(t, s.Patience, before)
+		}
+	})
 	put(t, r, identity("afterwards"), mr.Create)
 	if n := len(scan(t, r, nil)); n != 501 {
 		t.Errorf("%d identities", n)
@@ -290,7 +288,7 @@ func (s *registrySuite) cancelledBefore(t *testing.T) {
 // cancelledDuring ends contexts while calls are under way: each call did all that it was to do, or nothing.
 func (s *registrySuite) cancelledDuring(t *testing.T) {
 	r := s.open(t)
-	for n := range 150 {
+	for n := range Rounds(150) {
 		id := fmt.Sprintf("id-%d", n)
 		for what, call := range map[string]func(ctx context.Context) error{
 			"put":    func(ctx context.Context) error { _, err := r.Put(ctx, identity(id), mr.Replace); return err },
@@ -322,11 +320,19 @@ func (s *registrySuite) cancelledDuring(t *testing.T) {
 func (s *registrySuite) scanCancelled(t *testing.T) {
 	r := s.open(t)
 	const n = 1000
-	for i := range n {
-		put(t, r, identity(fmt.Sprintf("id-%d", i)), mr.Create)
-	}
+	putAll(t, r, n, func(i int) mr.Identity { return identity(fmt.Sprintf("id-%d", i)) })
 	scan(t, r, nil)
-	before := runtime.NumGoroutine()
+	const rounds = 20
+	watchGoroutines(t, s.Patience, rounds/4, func() {
+		for range rounds {
+			cancelScan(t, r, n)
+		}
+	})
+}
+
+// cancelScan ends the context with the first of n identities.
+func cancelScan(t *testing.T, r mr.Registry, n int) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	yielded, failed := 0, error(nil)
@@ -344,5 +350,4 @@ func (s *registrySuite) scanCancelled(t *testing.T) {
 	if failed == nil && yielded != n || failed != nil && !errors.Is(failed, context.Canceled) {
 		t.Errorf("a cancelled scan ends after %d of %d with %v", yielded, n, failed)
 	}
-	noMoreGoroutines(t, s.Patience, before)
 }

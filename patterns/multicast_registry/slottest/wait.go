@@ -2,9 +2,12 @@ package slottest
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
+	"fmt"
 	"io"
-	"runtime"
+	"runtime/pprof"
+	"strings"
 	"testing"
 	"time"
 )
@@ -60,10 +63,58 @@ func isContextError(err error) bool {
 	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
-// noMoreGoroutines fails the test unless the number of goroutines falls back to what it was.
-func noMoreGoroutines(t *testing.T, patience time.Duration, before int) {
+// offspring are the goroutines that a test has started. Others come and go meanwhile: those of tests that run beside it, and
+// those of a client that loses its connection.
+type offspring struct {
+	label string
+	// kept is how many there may be in the end: a client may dial in the middle of the test, and keep the connection.
+	kept int
+}
+
+// watchGoroutines runs what may start goroutines, and fails the test unless all of them end, except those that may be kept:
+// fewer than what leaks one of them at every turn would leave.
+func watchGoroutines(t *testing.T, patience time.Duration, kept int, run func()) {
 	t.Helper()
-	eventually(t, patience, "the goroutines that were started end", func() bool { return runtime.NumGoroutine() <= before })
+	o := offspring{label: rand.Text(), kept: kept}
+	pprof.Do(t.Context(), pprof.Labels(goroutineLabel, o.label), func(context.Context) { run() })
+	deadline := time.Now().Add(patience)
+	for pause := pollEvery; ; pause = min(2*pause, maxLookEvery) {
+		n, stacks := o.alive(t)
+		if n <= o.kept {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d goroutines that were started have not ended within %v, and %d may be left:\n%s", n, patience, kept, stacks)
+		}
+		<-time.After(pause)
+	}
+}
+
+const (
+	// goroutineLabel is what offspring inherit from goroutine to goroutine.
+	goroutineLabel = "slottest"
+	// maxLookEvery is the longest pause between two looks at all goroutines, which stops them all.
+	maxLookEvery = 200 * time.Millisecond
+)
+
+// alive returns how many there are, and their stacks.
+func (o offspring) alive(t *testing.T) (n int, stacks string) {
+	t.Helper()
+	var profile strings.Builder
+	noError(t, pprof.Lookup("goroutine").WriteTo(&profile, 1), "profile")
+	for group := range strings.SplitSeq(profile.String(), "\n\n") { // "n @ pcs", labels, a stack
+		if !strings.Contains(group, o.label) {
+			continue
+		}
+		var same int
+		head := strings.TrimPrefix(group[:strings.Index(group, "@")+1], "goroutine profile: ")
+		if _, err := fmt.Sscanf(head, "%d @", &same); err != nil {
+			t.Fatalf("profile: %v: %q", err, group)
+		}
+		n += same
+		stacks += group + "\n\n"
+	}
+	return n, stacks
 }
 
 // closing closes something at the end of the test.
