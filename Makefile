@@ -112,6 +112,13 @@ bench: ## run benchmarks COUNT times and print medians (BENCH=regexp COUNT=6 BEN
 	run -count 1 -skip "^($$often)\$$" $$(echo "$$found" | grep -E '$(ONCE)' | packages); \
 	$(TOOL) benchstat dist/bench.txt
 
+.PHONY: figures
+figures: ## measure the figures of README's table (COUNT=6)
+	@mkdir -p dist
+	go test -run '^$$' -bench '^Benchmark(Call|Register|Enumerate|Multicast)$$' -benchtime $(BENCHTIME) -count $(COUNT) \
+		-timeout 60m ./tests/acceptance >dist/figures.txt || { cat dist/figures.txt; exit 1; }
+	@$(TOOL) benchstat dist/figures.txt
+
 .PHONY: bench-compare
 bench-compare: ## compare two revisions, or one and the working tree (OLD=HEAD~1 NEW=HEAD ROUNDS=6 BENCH=regexp)
 	@go run ./internal/tools/benchcompare -old '$(OLD)' -new '$(NEW)' -rounds $(ROUNDS) -benchtime $(BENCHTIME) \

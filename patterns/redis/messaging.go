@@ -162,7 +162,7 @@ func (m *Messaging) published(ctx context.Context, message *multicastregistry.Me
 // unsure wraps the error of a message that may have been taken: as ErrUnavailable only if it was surely not.
 func (c *Conn) unsure(ctx context.Context, op, identity string, err error) error {
 	switch {
-	case refused(err) || unsent(err) || ctx.Err() != nil:
+	case refused(err) || unsent(err) || contextError(ctx) != nil:
 		return c.wrap(ctx, op, identity, err)
 	case errors.Is(err, context.DeadlineExceeded): // our own
 		return fmt.Errorf("redis: %s %q: outcome unknown: no answer within %v", op, identity, c.timeout)
