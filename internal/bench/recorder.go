@@ -81,15 +81,18 @@ func (r *recorder) ended(op string, due, began, ended time.Time, failure string)
 	_ = o.window.RecordValue(micros(ended.Sub(due)))
 }
 
+// leastSample is how long a sample must be, in seconds, for rates to mean something: the last one may be shorter.
+const leastSample = 0.2
+
 // tick ends a second and returns what it has seen.
 func (r *recorder) tick(now time.Time) []Sample {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	span := now.Sub(r.since).Seconds()
-	r.since = now
-	if span <= 0 {
+	if span <= 0 || span < leastSample && len(r.taken) > 0 {
 		return nil
 	}
+	r.since = now
 	var second []Sample
 	for _, op := range slices.Sorted(maps.Keys(r.ops)) {
 		o := r.ops[op]

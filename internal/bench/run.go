@@ -173,7 +173,7 @@ func (r *runner) staged(name string, total int, do func(done *atomic.Int64) erro
 	return err
 }
 
-// everySecond calls a function each second until stop is called, and once more then.
+// everySecond calls a function each second until stop is called.
 func (r *runner) everySecond(do func()) (stop func()) {
 	ended := make(chan struct{})
 	var ticking sync.WaitGroup
@@ -227,11 +227,12 @@ func (r *runner) load(ctx context.Context) {
 	start := time.Now()
 	r.result.Started = start
 	r.recorder.begin(start)
-	stop := r.everySecond(func() {
+	tell := func() {
 		r.progress(Progress{
 			Stage: r.stage, Elapsed: time.Since(start), Samples: r.recorder.tick(time.Now()), InFlight: int(r.inFlight.Load()),
 		})
-	})
+	}
+	stop := r.everySecond(tell)
 	var loads sync.WaitGroup
 	if r.plan.Rate > 0 {
 		to := r.plan.RampTo
@@ -246,7 +247,7 @@ func (r *runner) load(ctx context.Context) {
 	}
 	loads.Wait()
 	stop()
-	r.recorder.tick(time.Now())
+	tell()
 	r.result.Seconds = time.Since(start).Seconds()
 }
 
