@@ -205,6 +205,19 @@ func (f *benchFlags) over(cmd *cobra.Command, plans []bench.Plan) []bench.Plan {
 	return plans
 }
 
+// notZero refuses a 0 where it would mean the default.
+func notZero(cmd *cobra.Command) error {
+	for _, name := range []string{
+		"duration", "concurrency", "connections", "identities", "targets", "ttl", "payload-size", "streams",
+	} {
+		value := cmd.Flags().Lookup(name).Value.String()
+		if cmd.Flags().Changed(name) && (value == "0" || value == "0s") {
+			return usagef(cmd, "--%s must be above 0", name)
+		}
+	}
+	return nil
+}
+
 // complete reads what the flags say as text into a plan.
 func (f *benchFlags) complete(cmd *cobra.Command, p *program, plan *bench.Plan) error {
 	plan.Timeout = p.timeout
@@ -282,6 +295,9 @@ func parseLimit(text string, ops []string) (l bench.Limit, err error) {
 // bench carries out plans, one after the other.
 func (p *program) bench(cmd *cobra.Command, f *benchFlags, plans []bench.Plan) (err error) {
 	ctx := cmd.Context()
+	if err := notZero(cmd); err != nil {
+		return err
+	}
 	for i := range plans {
 		if err := f.complete(cmd, p, &plans[i]); err != nil {
 			return err

@@ -68,6 +68,8 @@ func TestBenchFaults(t *testing.T) {
 		{"bench fly", `unknown command "fly"`},
 		{"bench --preset no", `--preset "no" is not one of growth, spec`},
 		{"bench register x", "expected no arguments"},
+		{"bench register --identities 0", "--identities must be above 0"},
+		{"bench register --duration 0", "--duration must be above 0"},
 		{"bench register --rate -1", "the rate must not be negative"},
 		{"bench register --ramp 5", `--ramp "5": expected two rates`},
 		{"bench register --ramp 0:5", `--ramp "0:5": expected two rates`},

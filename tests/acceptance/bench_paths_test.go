@@ -36,17 +36,15 @@ func BenchmarkPath(b *testing.B) {
 // pathCallers is how many callers share the calls of a path.
 const pathCallers = 16
 
-// emptyAddress is where TestEmptyServer is to serve.
+// emptyAddress makes the test binary serveEmpty there, and run no test.
 const emptyAddress = "PRISM_TEST_EMPTY_SERVER"
 
-// TestEmptyServer is the process under the floor of gRPC: it answers every call with nothing.
-func TestEmptyServer(t *testing.T) {
-	address := os.Getenv(emptyAddress)
-	if address == "" {
-		t.Skip("it is for BenchmarkPath, which runs it in a process of its own")
+// serveEmpty is the process under the floor of gRPC: it answers every call with nothing, until it is killed.
+func serveEmpty(address string) error {
+	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", address)
+	if err != nil {
+		return err
 	}
-	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", address)
-	must(t, err)
 	server := grpc.NewServer()
 	server.RegisterService(&grpc.ServiceDesc{ServiceName: "floor.Floor", HandlerType: (*any)(nil), Methods: []grpc.MethodDesc{{
 		MethodName: "Call",
@@ -55,7 +53,7 @@ func TestEmptyServer(t *testing.T) {
 			return request, decode(request)
 		},
 	}}}, nil)
-	must(t, server.Serve(listener))
+	return server.Serve(listener)
 }
 
 // emptyCalls returns an empty call of a server in a process of its own.
@@ -63,7 +61,7 @@ func emptyCalls(b *testing.B) (call func() error, server *child) {
 	b.Helper()
 	at := testenv.FreeAddress(b)
 	b.Setenv(emptyAddress, at)
-	server = &child{t: b, binary: os.Executable, args: []string{"-test.run=^TestEmptyServer$"}, listens: at}
+	server = &child{t: b, binary: os.Executable, listens: at}
 	server.launch()
 	conn, err := grpc.NewClient(at, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	must(b, err)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -19,7 +20,12 @@ import (
 	"github.com/prism-data-layer/prism/internal/testenv"
 )
 
-func TestMain(m *testing.M) { testenv.Main(m) }
+func TestMain(m *testing.M) {
+	if at := os.Getenv(emptyAddress); at != "" {
+		panic(serveEmpty(at))
+	}
+	testenv.Main(m)
+}
 
 // clockSkew is how far the backend's clock may be from ours.
 const clockSkew = 5 * time.Second
