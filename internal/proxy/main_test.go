@@ -154,7 +154,13 @@ func (b *bench) attach(ids ...string) *client {
 	b.t.Helper()
 	c := b.open()
 	c.send(&patternpb.SubscribeRequest{Request: &patternpb.SubscribeRequest_Attach{Attach: &patternpb.Attach{Identities: ids}}})
-	if got := c.recv().GetAttached().GetIdentities(); strings.Join(got, ",") != strings.Join(ids, ",") {
+	var early []*patternpb.SubscribeResponse
+	r := c.recv()
+	for ; r.GetMessages() != nil; r = c.recv() {
+		early = append(early, r)
+	}
+	c.early = early
+	if got := r.GetAttached().GetIdentities(); strings.Join(got, ",") != strings.Join(ids, ",") {
 		b.t.Fatalf("attached %v, want %v", got, ids)
 	}
 	return c
@@ -165,6 +171,17 @@ type client struct {
 	grpc.BidiStreamingClient[patternpb.SubscribeRequest, patternpb.SubscribeResponse]
 	t      *testing.T
 	cancel context.CancelFunc
+	early  []*patternpb.SubscribeResponse // came before the stream was attached
+}
+
+// Recv returns what came early first.
+func (c *client) Recv() (*patternpb.SubscribeResponse, error) {
+	if len(c.early) > 0 {
+		r := c.early[0]
+		c.early = c.early[1:]
+		return r, nil
+	}
+	return c.BidiStreamingClient.Recv()
 }
 
 func (b *bench) open() *client {

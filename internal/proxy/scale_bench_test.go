@@ -110,23 +110,25 @@ func (c crowd) stream(ctx context.Context, rpc patternpb.MulticastRegistryPatter
 		return err
 	}
 	// With the stalled one there is one more than a request may name.
+	waiting := 0
 	for ids := range slices.Chunk(c.ids(n), maxAttach) {
 		if err := wire.Send(attachOf("", false, ids...)); err != nil {
 			return err
 		}
-		if _, err := wire.Recv(); err != nil {
-			return err
-		}
+		waiting++
 	}
-	attached()
-	if c.Stalled {
-		<-ctx.Done()
-		return nil
-	}
-	for {
+	for !c.Stalled || waiting > 0 {
 		r, err := wire.Recv()
 		if err != nil {
 			return err
+		}
+		if r.GetAttached() != nil { // what was stored may come before it
+			if waiting--; waiting == 0 {
+				attached()
+			}
+		}
+		if c.Stalled || r.GetMessages() == nil {
+			continue
 		}
 		acks := &patternpb.Acks{}
 		for _, m := range r.GetMessages().GetMessages() {
@@ -136,6 +138,8 @@ func (c crowd) stream(ctx context.Context, rpc patternpb.MulticastRegistryPatter
 			return err
 		}
 	}
+	<-ctx.Done()
+	return nil
 }
 
 // scaled is a server with n registered identities of a crowd, and one that is stalled.
