@@ -228,6 +228,12 @@ type Changes interface {
 	Changes(ctx context.Context, after Position) iter.Seq2[Change, error]
 }
 
+// Hurrier is an optional ability of Changes whose feed lets changes gather for a few milliseconds when many come.
+type Hurrier interface {
+	// Hurry has a feed that does so tell at once what there is: somebody waits for it.
+	Hurry()
+}
+
 // ChangesIdle is the longest time that a change feed is silent.
 const ChangesIdle = time.Second
 

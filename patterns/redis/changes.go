@@ -15,7 +15,10 @@ import (
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
 )
 
-var _ multicastregistry.Changes = (*Registry)(nil)
+var (
+	_ multicastregistry.Changes = (*Registry)(nil)
+	_ multicastregistry.Hurrier = (*Registry)(nil)
+)
 
 const (
 	// feedTick is how long a feed waits for an entry of the log before it looks whether the log is still the same, and says
@@ -23,6 +26,10 @@ const (
 	feedTick = multicastregistry.ChangesIdle * 2 / 5
 	// feedBatch is how many entries a feed reads at once.
 	feedBatch = 500
+	// A feed that has read feedGatherFrom entries at once lets more come, for feedGather, before it reads again: to be woken up
+	// for each change would cost this process and Redis several times what the change does.
+	feedGatherFrom = 4
+	feedGather     = 5 * time.Millisecond
 	// feedPoll is how many identities of a snapshot pass, and feedPollEvery how much time, between two looks at the log.
 	feedPoll      = 32
 	feedPollEvery = 10 * time.Millisecond
@@ -123,9 +130,32 @@ func (f *feed) follow(ctx context.Context) error {
 			}
 		}
 		goal = f.head.revision
+		before := f.at.revision
 		if err := f.advance(ctx, f.registry.conn.waitAtMost(feedTick)); err != nil {
 			return err
 		}
+		if f.at.revision >= before+feedGatherFrom {
+			f.gather(ctx)
+		}
+	}
+}
+
+// gather lets changes come, until somebody is in a hurry.
+func (f *feed) gather(ctx context.Context) {
+	timer := time.NewTimer(feedGather)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-f.registry.hurry:
+	case <-ctx.Done():
+	}
+}
+
+// Hurry implements multicastregistry.Hurrier.
+func (r *Registry) Hurry() {
+	select {
+	case r.hurry <- struct{}{}:
+	default:
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"iter"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -258,4 +259,36 @@ func BenchmarkChanges(b *testing.B) {
 			}
 		})
 	}
+}
+
+// TestGather has a feed let changes gather: for a while, until somebody is in a hurry, and not beyond its end.
+func TestGather(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := &Registry{hurry: make(chan struct{}, 1)}
+		f := feed{registry: r}
+		gathers := func(ctx context.Context) time.Duration {
+			start := time.Now()
+			f.gather(ctx)
+			return time.Since(start)
+		}
+		if took := gathers(t.Context()); took != feedGather {
+			t.Errorf("it gathers for %s", took)
+		}
+		for range 3 { // who comes in a hurry never waits
+			r.Hurry()
+		}
+		if took := gathers(t.Context()); took != 0 {
+			t.Errorf("in a hurry it gathers for %s", took)
+		}
+		time.AfterFunc(time.Millisecond, r.Hurry)
+		if took := gathers(t.Context()); took != time.Millisecond {
+			t.Errorf("in a hurry after a millisecond it gathers for %s", took)
+		}
+		ended, end := context.WithCancel(t.Context())
+		end()
+		if took := gathers(ended); took != 0 {
+			t.Errorf("at its end it gathers for %s", took)
+		}
+	})
 }

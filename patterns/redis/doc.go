@@ -62,7 +62,8 @@
 // # Rights
 //
 // A Redis user needs "~{prism:*" with +ping, +hello, +info, +client|setname, +eval, +evalsha, +eval_ro, +evalsha_ro, +time,
-// +hget, +hmget, +hset, +hincrby, +zadd, +zrem, +zscore, +zscan, +zcount, +zrange, +xadd, +xread, +del, +pexpireat, +persist;
+// +hget, +hmget, +hset, +hincrby, +zadd, +zrem, +zscore, +zmscore, +zscan, +zcount, +zrange, +xadd, +xread, +del, +pexpireat,
+// +persist;
 // for durability also +exists, +pexpire, +pttl, +hdel, +hgetall, +xrange, +xdel, +xlen, +get, +set, +zcard, +zpopmin and
 // +zrevrangebylex; with "&prism*", "&{prism:*" and the pub/sub commands for messaging and durability; and with +cluster|slots,
 // +cluster|shards and +role on a Cluster or behind Sentinels. A script without one of its rights changes nothing. +info is for

@@ -102,8 +102,8 @@ func classifyReply(reply *rueidis.RedisError) error {
 }
 
 // rights are the commands that the scripts run.
-const rights = "TIME, HGET, HMGET, HSET, HINCRBY, ZADD, ZREM, ZSCORE, ZSCAN, ZCOUNT, ZRANGE, XADD, DEL, PEXPIREAT, PERSIST, " +
-	"and for durability EXISTS, PEXPIRE, PTTL, HDEL, XRANGE, XDEL, XLEN, GET, SET, ZCARD, ZPOPMIN, PUBLISH"
+const rights = "TIME, HGET, HMGET, HSET, HINCRBY, ZADD, ZREM, ZSCORE, ZMSCORE, ZSCAN, ZCOUNT, ZRANGE, XADD, DEL, PEXPIREAT, " +
+	"PERSIST, and for durability EXISTS, PEXPIRE, PTTL, HDEL, XRANGE, XDEL, XLEN, GET, SET, ZCARD, ZPOPMIN, PUBLISH"
 
 // errReply says that a reply has not the form that the script's head promises.
 var errReply = errors.New("unexpected reply")

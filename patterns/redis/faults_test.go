@@ -319,7 +319,7 @@ func TestRightsSuffice(t *testing.T) {
 	server := testenv.NewRedis(t)
 	admin := connect(t, Config{Host: server.Addr})
 	listed := "~{prism:* &prism* +ping +hello +info +client|setname +eval +evalsha +eval_ro +evalsha_ro +time +hget " +
-		"+hmget +hset +hincrby +zadd +zrem +zscore +zscan +zcount +zrange +xadd +xread +del +pexpireat +persist"
+		"+hmget +hset +hincrby +zadd +zrem +zscore +zmscore +zscan +zcount +zrange +xadd +xread +del +pexpireat +persist"
 	text(t, admin, "ACL", append([]string{"SETUSER", "prism", "reset", "on", ">secret"}, strings.Fields(listed)...)...)
 	user := connect(t, Config{Host: server.Addr, Username: "prism", Password: "secret"})
 	for _, change := range changes {

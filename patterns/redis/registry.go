@@ -113,7 +113,9 @@ type Registry struct {
 	// outages reports outages; the shards of a namespace share it.
 	outages *outageLog
 
-	renewals renewals
+	puts, renewals sharing
+	// hurry has a feed that lets changes gather read them.
+	hurry chan struct{}
 }
 
 // NewRegistry returns the registry of a namespace that is kept in one group of keys: shards are not looked at. The
@@ -128,57 +130,16 @@ func newShard(conn *Conn, cfg RegistryConfig, shard, of int) *Registry {
 		after: millis(cfg.OutageAfter),
 		clock: new(atomic.Uint64), sweeps: &sweepLog{log: cfg.Log, namespace: cfg.Namespace},
 		outages: &outageLog{log: cfg.Log, namespace: cfg.Namespace},
+		hurry:   make(chan struct{}, 1),
+		puts: sharing{
+			script: putScript, common: []string{strconv.Itoa(cfg.MaxIdentities)}, fields: putFields, atOnce: putAtOnce, most: putScripts,
+		},
+		renewals: sharing{script: renewScript, fields: renewFields, atOnce: renewedAtOnce, most: renewScripts},
 	}
 	if cfg.ChangeLog >= exactLog {
 		r.trim = "~"
 	}
 	return r
-}
-
-// Put implements multicastregistry.Registry.
-func (r *Registry) Put(
-	ctx context.Context, identity multicastregistry.Identity, mode multicastregistry.PutMode,
-) (multicastregistry.Identity, error) {
-	stored, err := r.put(ctx, identity, mode)
-	if err != nil {
-		return multicastregistry.Identity{}, r.conn.wrap(ctx, "put", identity.ID, err)
-	}
-	return stored, nil
-}
-
-func (r *Registry) put(
-	ctx context.Context, identity multicastregistry.Identity, mode multicastregistry.PutMode,
-) (multicastregistry.Identity, error) {
-	metadata, err := multicastregistry.CopyMetadata(identity.Metadata)
-	if err != nil {
-		return identity, err
-	}
-	text, err := encodeMetadata(metadata)
-	if err != nil {
-		return identity, err
-	}
-	create := "0"
-	if mode == multicastregistry.Create {
-		create = "1"
-	}
-	name := multicastregistry.EncodeName(identity.ID)
-	reply, err := r.change(ctx, putScript, []string{r.keys.leases, r.keys.head, r.keys.log, r.keys.identity + name},
-		name, text, millis(identity.TTL), create, strconv.Itoa(r.cfg.MaxIdentities))
-	if err != nil {
-		return identity, err
-	}
-	switch {
-	case reply[0] == 0:
-		return identity, multicastregistry.ErrAlreadyExists
-	case reply[0] == 2:
-		return identity, fmt.Errorf("%w: the namespace has its %d identities", multicastregistry.ErrQuota, r.cfg.MaxIdentities)
-	case len(reply) != 4:
-		return identity, fmt.Errorf("%w: put: %v", errReply, reply)
-	}
-	return multicastregistry.Identity{
-		ID: identity.ID, Metadata: metadata, TTL: roundUp(identity.TTL), RegisteredAt: time.UnixMilli(reply[2]),
-		ExpiresAt: instant(reply[3]), Revision: r.seen(reply[1]),
-	}, nil
 }
 
 // Delete implements multicastregistry.Registry.

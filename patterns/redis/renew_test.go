@@ -13,19 +13,19 @@ import (
 )
 
 // held returns how many calls of Renew wait for a script, and how many scripts are under way.
-func (q *renewals) held() (waiting, scripts int) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return len(q.waiting), q.scripts
+func (s *sharing) held() (waiting, scripts int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.waiting), s.scripts
 }
 
 // occupy has a Redis that does not answer hold all scripts that may be under way, with a call each.
-func (q *renewals) occupy(t *testing.T, calls *sync.WaitGroup, call func()) {
+func (s *sharing) occupy(t *testing.T, calls *sync.WaitGroup, call func()) {
 	t.Helper()
-	for i := range renewScripts {
+	for i := range s.most {
 		calls.Go(call)
 		eventually(t, "a script is under way", func() bool {
-			waiting, scripts := q.held()
+			waiting, scripts := s.held()
 			return waiting == 0 && scripts == i+1
 		})
 	}

@@ -226,3 +226,10 @@ func (m *merge) position() multicastregistry.Position {
 	}
 	return multicastregistry.Position(joined)
 }
+
+// Hurry implements multicastregistry.Hurrier.
+func (s *Sharded) Hurry() {
+	for _, r := range s.shards {
+		r.Hurry()
+	}
+}

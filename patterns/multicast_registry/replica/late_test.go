@@ -2,6 +2,7 @@ package replica_test
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -52,5 +53,48 @@ func TestLateRenewal(t *testing.T) {
 		s.live <- synced(3)
 		wantReach(t, r, 3, 3)
 		wantNames(t, r, "a")
+	})
+}
+
+// hurriedSource counts how often somebody is in a hurry.
+type hurriedSource struct {
+	*source
+	hurried *atomic.Int64
+}
+
+func (s hurriedSource) Hurry() { s.hurried.Add(1) }
+
+// TestHurry has a reader wait for what was written through the copy: the source is told that somebody waits, and only then.
+func TestHurry(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := hurriedSource{newSource(), new(atomic.Int64)}
+		r, err := replica.New(s, replica.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() { _ = r.Run(ctx); close(ended) }()
+		defer func() { stop(); <-ended }()
+		s.feeds <- []mr.Change{reset, synced(0)}
+		synctest.Wait()
+		wantReach(t, r, 0, 0)
+		if n := s.hurried.Load(); n != 0 {
+			t.Errorf("nobody waits, and the source is told %d times to hurry", n)
+		}
+		reached := make(chan error, 1)
+		go func() {
+			_, err := r.Reach(ctx, 1)
+			reached <- err
+		}()
+		synctest.Wait()
+		if n := s.hurried.Load(); n != 1 {
+			t.Errorf("somebody waits, and the source is told %d times to hurry", n)
+		}
+		s.live <- put("a", 1)
+		if err := <-reached; err != nil {
+			t.Error(err)
+		}
 	})
 }

@@ -81,6 +81,7 @@ func (c Config) Validate() error {
 type Registry struct {
 	cfg    Config
 	source Source
+	hurry  func()    // has the source's feed not wait for more
 	began  time.Time // what the local clock is read against
 
 	copied atomic.Pointer[index.Index]
@@ -104,6 +105,10 @@ func New(source Source, cfg Config) (*Registry, error) {
 		return nil, err
 	}
 	r := &Registry{cfg: cfg.WithDefaults(), source: source, began: time.Now(), moved: make(chan struct{})}
+	r.hurry = func() {}
+	if hurrier, ok := source.(multicastregistry.Hurrier); ok {
+		r.hurry = hurrier.Hurry
+	}
 	r.copied.Store(index.New())
 	r.hub = watch.New(watched{r}, watch.Config{Unordered: cfg.Partitioned})
 	return r, nil
@@ -293,6 +298,7 @@ func (r *Registry) Reach(ctx context.Context, revision multicastregistry.Revisio
 		}
 		r.waiting++
 		r.mu.Unlock()
+		r.hurry()
 		select {
 		case <-moved:
 		case <-patience.Done():

@@ -1,12 +1,12 @@
 -- change.lua stands before put, renew, delete, sweep and raise, below outage.lua: what all changes have in common.
 --
--- KEYS  1 leases  2 head  3 log  4 the identity's hash (not for sweep and renew)
+-- KEYS  1 leases  2 head  3 log  4 the identity's hash (delete and raise alone)
 -- ARGV  1 epoch   random text, to become the epoch if this is the first change
 --       2 floor   the revision must come out above this one; 0: just count on
 --       3 maxlen  entries that the log keeps
 --       4 trim    "~" or "=": how exactly the log is cut
 --       5 after   how old a mark tells of an outage, in ms: see outage.lua
---       6 name    encoded name of the identity (sweep, renew: what stands before it in keys)
+--       6 name    encoded name of the identity (sweep, put, renew: what stands before it in keys)
 --
 -- A script checks before its first write that the user may run all of its commands, because Redis undoes nothing. All scripts
 -- return {status, ...}.
