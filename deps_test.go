@@ -34,6 +34,7 @@ var floors = map[string]struct {
 	// The conformance suites are for tests alone.
 	"patterns/multicast_registry/slottest": {floor: 2, tests: true},
 	"patterns":                             {floor: 4},
+	"internal/auth":                        {floor: 2},
 	"internal/proxy":                       {floor: 5},
 	"internal/app":                         {floor: 6},
 	"internal/demo":                        {floor: 7},
