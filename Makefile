@@ -17,7 +17,7 @@ ARGS      ?=
 
 # ---- tools ------------------------------------------------------------------------------------------------------------
 
-# Three module files, so that the tools' dependencies meet neither the product's nor each other's.
+# Several module files, so that the tools' dependencies meet neither the product's nor each other's.
 BUF      := go tool -modfile=tools/buf/go.mod buf
 LINT     := go tool -modfile=tools/lint/go.mod golangci-lint
 TOOL     := go tool -modfile=tools/go.mod
@@ -64,6 +64,24 @@ run: ## start a server on 127.0.0.1:8980 (gRPC) and :8981 (HTTP) (ARGS=... are p
 .PHONY: build
 build: ## build bin/prism
 	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/prism ./cmd/prism
+
+# The same commit, version and Go make the same bytes: no path, no clock and no user gets into them.
+.PHONY: dist
+dist: ## static binaries for linux, amd64 and arm64, packed into dist/ with checksums and SBOMs (wants GNU tar)
+	@rm -rf dist/stage dist/prism-* dist/SHA256SUMS
+	@set -eu; epoch=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || echo 0)}; \
+	for arch in amd64 arm64; do \
+		name='prism-$(VERSION)'-linux-$$arch; to=dist/stage/$$name; echo "$$name"; mkdir -p "$$to/examples" "$$to/systemd"; \
+		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch go build -trimpath -buildvcs=auto -ldflags '-s -w -X main.version=$(VERSION)' \
+			-o "$$to/prism" ./cmd/prism; \
+		$(TOOL) cyclonedx-gomod bin -json -std -noserial -notimestamp -version '$(VERSION)' \
+			-output "dist/$$name.cdx.json" "$$to/prism" 2>dist/stage/sbom.log || { cat dist/stage/sbom.log >&2; exit 1; }; \
+		cp LICENSE README.md "$$to"; cp examples/*.yaml "$$to/examples"; cp deployments/systemd/prism.* "$$to/systemd"; \
+		tar -C dist/stage --sort=name --mtime="@$$epoch" --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX --format=ustar \
+			-cf "dist/stage/$$name.tar" "$$name"; \
+		gzip -9nc "dist/stage/$$name.tar" >"dist/$$name.tar.gz"; \
+	done; \
+	rm -r dist/stage; cd dist && sha256sum prism-* >SHA256SUMS && cat SHA256SUMS
 
 .PHONY: test
 test: race-or-say-so ## every test once, with the race detector; leaves coverage profiles for `make cover`
@@ -147,6 +165,18 @@ lint-proto:
 	$(BUF) format --diff --exit-code
 lint-mod:
 	go mod tidy -diff
+
+.PHONY: lint-deployments
+lint-deployments: ## check the Dockerfile and deployments/ with the code of what reads them
+	cd tools/deploy && go test -count=1 ./...
+	@command -v systemd-analyze >/dev/null || { echo 'NOT CHECKED: the systemd unit, for want of systemd-analyze' >&2; exit 0; }; \
+	tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && \
+	sed 's|^ExecStart=/usr/local/bin/prism|ExecStart=/bin/true|' deployments/systemd/prism.service >"$$tmp/prism.service" && \
+	systemd-analyze verify --man=no "$$tmp/prism.service" >"$$tmp/out" 2>&1 && test ! -s "$$tmp/out" || \
+	{ cat "$$tmp/out" >&2; exit 1; }; \
+	systemd-analyze security --offline=true --threshold=20 --no-pager "$$tmp/prism.service" >"$$tmp/out" || \
+	{ cat "$$tmp/out" >&2; exit 1; }; \
+	tail -n 1 "$$tmp/out"
 
 .PHONY: fmt
 fmt: ## format Go and proto files

@@ -198,7 +198,7 @@ func TestVersion(t *testing.T) {
 	info := &debug.BuildInfo{Main: debug.Module{Version: "v0.9.0"}, Settings: []debug.BuildSetting{
 		{Key: "vcs.revision", Value: "abc"}, {Key: "vcs.time", Value: "2026-01-02T03:04:05Z"}, {Key: "vcs.modified", Value: "true"}, {Key: "GOOS", Value: "x"},
 	}}
-	if v := versionFrom("v1.0.0", info); v.Version != "v1.0.0" || v.Commit != "abc" || !v.Modified || v.Built == "" {
+	if v := versionFrom("v1.0.0", info); v.Version != "v1.0.0" || v.Commit != "abc" || !v.Modified || v.Date == "" {
 		t.Errorf("%+v", v)
 	}
 	if v := versionFrom("", info); v.Version != "v0.9.0" {

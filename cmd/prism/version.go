@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -14,7 +15,7 @@ type versionOut struct {
 	Version  string `json:"version"`
 	Commit   string `json:"commit,omitempty"`
 	Modified bool   `json:"modified,omitempty"`
-	Built    string `json:"built,omitempty"`
+	Date     string `json:"date,omitempty"` // of the commit, not of the build: two builds of one commit are the same
 	Go       string `json:"go"`
 	Platform string `json:"platform"`
 }
@@ -23,7 +24,7 @@ func newVersionCmd(p *program) *cobra.Command {
 	return local(&cobra.Command{
 		Use:               "version",
 		Short:             "Print the version",
-		Long:              "Print the version of this binary, the commit that it was built from, and the version of Go.",
+		Long:              "Print the version of this binary, the commit it was built from with its date, of Go, and the platform.",
 		Example:           "  prism version\n  prism version -o json",
 		Args:              args(cobra.NoArgs, "no arguments"),
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -32,17 +33,27 @@ func newVersionCmd(p *program) *cobra.Command {
 			if p.format != formatTable {
 				return p.show(v)
 			}
-			fmt.Fprintf(p.out, "prism %s", v.Version)
-			if v.Commit != "" {
-				fmt.Fprintf(p.out, ", commit %s", v.Commit)
-			}
-			if v.Modified {
-				fmt.Fprint(p.out, " with changes")
-			}
-			fmt.Fprintf(p.out, ", %s, %s\n", v.Go, v.Platform)
+			fmt.Fprintln(p.out, v)
 			return nil
 		},
 	})
+}
+
+// String is the line that people read.
+func (v versionOut) String() string {
+	var b strings.Builder
+	b.WriteString("prism " + v.Version)
+	if v.Commit != "" {
+		b.WriteString(", commit " + v.Commit)
+	}
+	if v.Date != "" {
+		b.WriteString(" of " + v.Date)
+	}
+	if v.Modified {
+		b.WriteString(" with changes")
+	}
+	b.WriteString(", " + v.Go + ", " + v.Platform)
+	return b.String()
 }
 
 // built tells what this binary was built from.
@@ -61,7 +72,7 @@ func versionFrom(linked string, info *debug.BuildInfo) versionOut {
 			case "vcs.revision":
 				v.Commit = s.Value
 			case "vcs.time":
-				v.Built = s.Value
+				v.Date = s.Value
 			case "vcs.modified":
 				v.Modified = s.Value == "true"
 			}
