@@ -45,5 +45,6 @@ EXPOSE 8980 8981 8982
 # Nothing is written: run it with a read-only root. A NATS server inside the process wants a volume for its store_dir.
 ENTRYPOINT ["/usr/local/bin/prism"]
 
-# Without a configuration: the namespace "default" in the memory of the process, reachable from outside of the container.
-CMD ["serve", "--grpc-addr", "0.0.0.0:8980", "--http-addr", "0.0.0.0:8981", "--log-format", "json"]
+# Without a configuration: the namespace "default" in the memory of the process, reachable from outside of the container by
+# whoever reaches the container: for a try, not for use.
+CMD ["serve", "--insecure", "--grpc-addr", "0.0.0.0:8980", "--http-addr", "0.0.0.0:8981", "--log-format", "json"]

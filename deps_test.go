@@ -34,7 +34,10 @@ var floors = map[string]struct {
 	// The conformance suites are for tests alone.
 	"patterns/multicast_registry/slottest": {floor: 2, tests: true},
 	"patterns":                             {floor: 4},
+	"internal/limits":                      {floor: 3},
+	"internal/schema":                      {floor: 3},
 	"internal/auth":                        {floor: 2},
+	"internal/metrics":                     {floor: 2},
 	"internal/proxy":                       {floor: 5},
 	"internal/app":                         {floor: 6},
 	"internal/demo":                        {floor: 7},
@@ -58,6 +61,7 @@ var foreign = []struct {
 	{module + "gen/", []string{"gen", "internal/proxy", "client"}},
 	{"google.golang.org/grpc", []string{"gen", "internal/proxy", "client"}},
 	{"google.golang.org/protobuf", []string{"gen", "internal/proxy", "client"}},
+	{"github.com/prometheus/client_golang", []string{"internal/metrics"}},
 	{"github.com/redis/rueidis", []string{"patterns"}},
 	{"github.com/nats-io/", []string{"patterns", "internal/testenv"}},
 	{"github.com/spf13/", []string{"cmd"}},

@@ -1,6 +1,8 @@
 package client
 
 import (
+	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"strings"
@@ -8,7 +10,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 
 	patternpb "github.com/prism-data-layer/prism/gen/prism/pattern"
@@ -33,6 +34,7 @@ type Client struct {
 	rpc       patternpb.MulticastRegistryPatternClient
 	server    string
 	namespace string
+	renews    bool // tokens: one that is not accepted may be followed by one that is
 }
 
 // Option changes what Dial does.
@@ -40,6 +42,10 @@ type Option func(*options)
 
 type options struct {
 	namespace string
+	tls       *tls.Config
+	token     func(ctx context.Context) (string, error)
+	renews    bool // there are new tokens
+	plaintext bool // tokens may go without TLS
 	grpc      []grpc.DialOption
 }
 
@@ -48,8 +54,8 @@ func WithNamespace(name string) Option {
 	return func(o *options) { o.namespace = name }
 }
 
-// WithGRPC adds options of the gRPC connection, such as credentials for TLS or interceptors. They override this package's
-// own: plain text without TLS, keepalive pings, messages of up to 64 MiB.
+// WithGRPC adds options of the gRPC connection, such as interceptors. They override this package's own: credentials, keepalive
+// pings, messages of up to 64 MiB.
 func WithGRPC(opts ...grpc.DialOption) Option {
 	return func(o *options) { o.grpc = append(o.grpc, opts...) }
 }
@@ -65,8 +71,11 @@ func Dial(server string, opts ...Option) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	dialOptions := append([]grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+	dialOptions, err := o.credentials(target)
+	if err != nil {
+		return nil, err
+	}
+	dialOptions = append(dialOptions,
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxReceive)),
 		// A peer that vanished without a word is noticed within half a minute, while calls or streams are open.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
@@ -74,12 +83,12 @@ func Dial(server string, opts ...Option) (*Client, error) {
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: reconnectWithin},
 			MinConnectTimeout: 5 * time.Second,
 		}),
-	}, o.grpc...)
-	conn, err := grpc.NewClient(target, dialOptions...)
+	)
+	conn, err := grpc.NewClient(target, append(dialOptions, o.grpc...)...)
 	if err != nil {
 		return nil, &InvalidError{Field: "server", Problem: err.Error()}
 	}
-	c := &Client{conn: conn, rpc: patternpb.NewMulticastRegistryPatternClient(conn), server: target}
+	c := &Client{conn: conn, rpc: patternpb.NewMulticastRegistryPatternClient(conn), server: target, renews: o.renews}
 	return c.In(o.namespace), nil
 }
 

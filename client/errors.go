@@ -29,6 +29,11 @@ var (
 	// ErrUnavailable says that the server, or a backend behind it, cannot be reached now. Trying again later may help.
 	ErrUnavailable = multicastregistry.ErrUnavailable
 
+	// ErrUnauthenticated says that the server does not know who is calling: no credentials, or not good ones (any more).
+	ErrUnauthenticated = errors.New("unauthenticated")
+	// ErrPermissionDenied says that the caller may not do this.
+	ErrPermissionDenied = errors.New("permission denied")
+
 	// ErrNoSubscriber says that nobody receives an identity's messages. It is in a Target's Err, never a call's error.
 	ErrNoSubscriber = multicastregistry.ErrNoSubscriber
 	// ErrGone says that a target left during the call. It is in a Target's Err, never a call's error.
@@ -84,6 +89,10 @@ func (c *Client) failed(err error) error {
 		e.kind = ErrQuota
 	case codes.FailedPrecondition, codes.Unimplemented:
 		e.kind = ErrUnsupported
+	case codes.Unauthenticated:
+		e.kind = ErrUnauthenticated
+	case codes.PermissionDenied:
+		e.kind = ErrPermissionDenied
 	case codes.Unavailable:
 		e.kind, e.text = ErrUnavailable, "server "+c.server+": "+plain(s.Message())
 	case codes.DeadlineExceeded:
@@ -157,6 +166,11 @@ func plain(message string) string {
 		message = strings.TrimSuffix(rest, `"`)
 	}
 	return message
+}
+
+// endless tells whether trying again can never help this client.
+func (c *Client) endless(err error) bool {
+	return endless(err) && (!c.renews || !errors.Is(err, ErrUnauthenticated))
 }
 
 // endless tells whether trying again can never help.

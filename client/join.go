@@ -160,7 +160,7 @@ func (m *membership) run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if endless(err) {
+		if m.c.endless(err) {
 			return err
 		}
 		if m.joined || !outage {

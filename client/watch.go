@@ -120,7 +120,7 @@ func (w *watch) run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if endless(err) {
+		if w.client.endless(err) {
 			return err
 		}
 		if time.Since(began) > steady {

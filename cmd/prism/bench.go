@@ -322,9 +322,7 @@ func (p *program) bench(cmd *cobra.Command, f *benchFlags, plans []bench.Plan) (
 	for i, server := range target.Servers {
 		target.Servers[i] = strings.TrimSpace(server)
 	}
-	target.Dial = func(server string) (*client.Client, error) {
-		return client.Dial(server, client.WithNamespace(p.namespace))
-	}
+	target.Dial = p.connect
 	results := make([]*bench.Result, 0, len(plans))
 	for i, plan := range plans {
 		result, err := bench.Run(ctx, plan, target, p.benchProgress(f.quiet))

@@ -108,6 +108,8 @@ func advice(err error) string {
 	switch {
 	case client.Unreachable(err):
 		return "Is `prism serve` running there? --server and PRISM_SERVER say where to look."
+	case errors.Is(err, client.ErrUnauthenticated):
+		return "--token-file, PRISM_TOKEN or --cert-file say who you are; `prism token` makes a token for a server's configuration."
 	case errors.Is(err, client.ErrAlreadyExists):
 		return "Use --replace to take its place, or `prism heartbeat` to renew its lease."
 	case errors.Is(err, context.DeadlineExceeded):

@@ -26,6 +26,8 @@ type program struct {
 	namespace string
 	format    string
 	timeout   time.Duration
+
+	credentials credentialFlags
 }
 
 const quickStart = `Prism keeps track of who is out there, and delivers a message to everyone that matches, with an outcome for
@@ -57,6 +59,8 @@ func newRootCmd(p *program) *cobra.Command {
 		"`NAMESPACE` to work in (env PRISM_NAMESPACE)")
 	flags.StringVarP(&p.format, "output", "o", formatTable, "output `FORMAT`: "+strings.Join(formats, ", "))
 	flags.DurationVar(&p.timeout, "timeout", 10*time.Second, "longest wait for an answer")
+	p.credentials.add(flags)
+	completeCredentials(root)
 	must(root.RegisterFlagCompletionFunc("namespace", p.completeNamespaces))
 	must(root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp)))
 	must(root.RegisterFlagCompletionFunc("server", cobra.NoFileCompletions))
@@ -82,7 +86,7 @@ func newRootCmd(p *program) *cobra.Command {
 			root.AddCommand(cmd)
 		}
 	}
-	add("server", newServeCmd(p), newConfigCmd(p), newNamespacesCmd(p), newDemoCmd(p), newBenchCmd(p))
+	add("server", newServeCmd(p), newConfigCmd(p), newNamespacesCmd(p), newDemoCmd(p), newBenchCmd(p), newTokenCmd(p))
 	add("identities", newRegisterCmd(p), newHeartbeatCmd(p), newUnregisterCmd(p), newEnumerateCmd(p), newWatchCmd(p),
 		newExplainCmd(p))
 	add("messages", newMulticastCmd(p), newMulticastsCmd(p), newSubscribeCmd(p))
@@ -106,7 +110,7 @@ func group(cmd *cobra.Command, args []string) error {
 // local hides the flags that mean nothing to verbs that talk to no server.
 func local(cmd *cobra.Command, alsoHidden ...string) *cobra.Command {
 	cmd.SetHelpFunc(func(cmd *cobra.Command, args []string) {
-		for _, name := range append(alsoHidden, "server", "namespace", "timeout") {
+		for _, name := range slices.Concat(alsoHidden, credentialNames, []string{"server", "namespace", "timeout"}) {
 			if flag := cmd.InheritedFlags().Lookup(name); flag != nil {
 				flag.Hidden = true
 			}
@@ -118,7 +122,7 @@ func local(cmd *cobra.Command, alsoHidden ...string) *cobra.Command {
 
 // dial returns a client for the shared flags.
 func (p *program) dial() (*client.Client, error) {
-	return client.Dial(p.server, client.WithNamespace(p.namespace))
+	return p.connect(p.server)
 }
 
 // call runs one call with a client and the --timeout.

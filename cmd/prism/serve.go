@@ -16,6 +16,8 @@ type serveFlags struct {
 	config    string
 	grpc      string
 	http      string
+	admin     string
+	insecure  bool
 	logLevel  string
 	logFormat string
 }
@@ -51,6 +53,9 @@ SIGTERM and Ctrl-C drain: streams are told, calls in flight finish, and the exit
 	flags.StringVarP(&f.config, "config", "c", "", "configuration `FILE` (YAML)")
 	flags.StringVar(&f.grpc, "grpc-addr", "", "`ADDRESS` of the gRPC API (default "+app.DefaultGRPC+", or the configuration's)")
 	flags.StringVar(&f.http, "http-addr", "", "`ADDRESS` of the HTTP API (default "+app.DefaultHTTP+", or the configuration's)")
+	flags.StringVar(&f.admin, "admin-addr", "",
+		"`ADDRESS` of metrics, health and profiles, for operators alone (default none, or the configuration's)")
+	flags.BoolVar(&f.insecure, "insecure", false, "serve whoever comes, without auth, also on addresses that others can reach")
 	flags.StringVar(&f.logLevel, "log-level", "info", "`LEVEL`: "+strings.Join(logLevels, ", "))
 	flags.StringVar(&f.logFormat, "log-format", "text", "`FORMAT`: "+strings.Join(logFormats, ", "))
 	must(cmd.MarkFlagFilename("config", "yaml", "yml"))
@@ -85,10 +90,18 @@ func (p *program) serve(ctx context.Context, f serveFlags, logger *slog.Logger) 
 	if f.grpc != "" {
 		cfg.Listen.GRPC = f.grpc
 	}
+	cfg.Insecure = cfg.Insecure || f.insecure
 	if f.http != "" {
 		cfg.Listen.HTTP = f.http
 	}
+	if f.admin != "" {
+		cfg.Listen.Admin = f.admin
+	}
+	cfg.Version = version
 	return app.Run(ctx, cfg, logger, func(at app.Addresses) {
 		fmt.Fprintf(p.out, "gRPC listens on %s\nHTTP listens on http://%s\n", at.GRPC, at.HTTP)
+		if at.Admin != "" {
+			fmt.Fprintf(p.out, "metrics, health and profiles are on http://%s\n", at.Admin)
+		}
 	})
 }

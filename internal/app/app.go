@@ -2,6 +2,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,7 +11,9 @@ import (
 	"slices"
 	"syscall"
 
+	"github.com/prism-data-layer/prism/internal/limits"
 	"github.com/prism-data-layer/prism/internal/proxy"
+	"github.com/prism-data-layer/prism/internal/schema"
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
 )
 
@@ -20,6 +23,8 @@ type Addresses struct {
 	GRPC string
 	// HTTP serves the JSON API.
 	HTTP string
+	// Admin serves metrics, health and profiles. Empty when nothing does.
+	Admin string
 }
 
 // Run serves a configuration until ctx ends, then drains within the configuration's drain timeout and returns nil. It calls
@@ -42,22 +47,35 @@ func Run(ctx context.Context, cfg Config, logger *slog.Logger, ready func(Addres
 		return err
 	}
 	defer httpListener.Close() //nolint:errcheck // see above
+	admin, err := listenAdmin(ctx, cfg.Listen.Admin)
+	if err != nil {
+		return err
+	}
+	defer admin.close() //nolint:contextcheck // it ends when ctx has ended
 
+	secured, err := secure(ctx, cfg, logger)
+	if err != nil {
+		return err
+	}
+	defer secured.close()
 	running, err := start(ctx, cfg, logger)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, running.close()) }()
-	//nolint:contextcheck // a server outlives ctx by its drain; each call has its own context
-	server, err := proxy.New(proxy.Config{Namespaces: running.namespaces, Logger: logger})
+	serving := proxy.Config{Namespaces: running.namespaces, Version: cfg.Version, Logger: logger}
+	secured.apply(&serving)
+	server, err := proxy.New(serving) //nolint:contextcheck // a server outlives ctx by its drain; each call has its own context
 	if err != nil {
 		return err
 	}
+	admin.serve(server.Admin(), logger)
+	defer admin.close() //nolint:contextcheck // see above; and before what it tells about
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(grpcListener, httpListener) }() //nolint:contextcheck // see New
-	at := Addresses{GRPC: grpcListener.Addr().String(), HTTP: httpListener.Addr().String()}
+	at := Addresses{GRPC: grpcListener.Addr().String(), HTTP: httpListener.Addr().String(), Admin: admin.address()}
 	logger.LogAttrs(ctx, slog.LevelInfo, "serving", slog.String("grpc", at.GRPC), slog.String("http", at.HTTP),
-		slog.Int("namespaces", len(cfg.Namespaces)))
+		slog.String("admin", cmp.Or(at.Admin, "none")), slog.Int("namespaces", len(cfg.Namespaces)))
 	if ready != nil {
 		ready(at)
 	}
@@ -117,8 +135,15 @@ func (r *runningNamespaces) add(ctx context.Context, n Namespace) error {
 	if err != nil {
 		return err
 	}
+	var described *schema.Schema
+	if n.Schema != nil {
+		if described, err = schema.New(*n.Schema); err != nil {
+			return errors.Join(fmt.Errorf("identity_schema: %w", err), c.Close())
+		}
+	}
 	r.namespaces = append(r.namespaces, proxy.Namespace{
-		Coordinator: c, Registry: n.Registry.Type, Messaging: n.Messaging.Type, Durability: n.Durability.Type,
+		Coordinator: c, Schema: described, Limits: limits.New(n.Limits),
+		Registry: n.Registry.Type, Messaging: n.Messaging.Type, Durability: n.Durability.Type,
 	})
 	return nil
 }

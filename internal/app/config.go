@@ -6,6 +6,9 @@ import (
 	"os"
 	"time"
 
+	"github.com/prism-data-layer/prism/internal/auth"
+	"github.com/prism-data-layer/prism/internal/limits"
+	"github.com/prism-data-layer/prism/internal/schema"
 	"github.com/prism-data-layer/prism/patterns/memory"
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
 	"github.com/prism-data-layer/prism/patterns/multicast_registry/filter"
@@ -28,6 +31,17 @@ const maxConfigBytes = 1 << 18
 type Config struct {
 	// Listen holds the addresses to serve at.
 	Listen Listen
+	// Version is what the binary calls itself, in metrics. Empty: what Go noted.
+	Version string
+	// TLS secures connections. Nil: they are not.
+	TLS *auth.TLS
+	// Auth says which credentials are accepted. Nil: nobody is asked who they are.
+	Auth *auth.Config
+	// Insecure allows addresses that can be reached from elsewhere without Auth.
+	Insecure bool
+	// AuditLog is a file to which an entry is appended for each change and each call that was denied, as JSON lines; "stderr" is
+	// the standard error. Empty: nothing is noted.
+	AuditLog string
 	// DrainTimeout is the longest wait for calls in flight when the server is told to end.
 	DrainTimeout time.Duration
 	// Namespaces are served by this process: at least one, with distinct names.
@@ -40,12 +54,20 @@ type Listen struct {
 	GRPC string
 	// HTTP serves the JSON API, server-sent events, /healthz and /readyz.
 	HTTP string
+	// Admin serves metrics, health and profiles, without TLS and to whoever comes: others must not reach it. Empty: nowhere.
+	Admin string
 }
 
 // Namespace is one namespace and what fills its slots.
 type Namespace struct {
 	multicastregistry.Config
 
+	// Access says who may do what. With Auth, nobody may do anything without a rule; without, there are none.
+	Access []auth.Rule
+	// Limits bound what callers take.
+	Limits limits.Config
+	// Schema says what metadata look like. Nil: anything.
+	Schema *schema.Config
 	// Registry keeps the identities.
 	Registry Registry
 	// Messaging carries messages and acks.

@@ -15,7 +15,7 @@ import (
 )
 
 // topLevel are the keys of a file.
-var topLevel = []string{"listen", "drain_timeout", "namespaces"}
+var topLevel = []string{"listen", "tls", "auth", "insecure", "audit_log", "drain_timeout", "namespaces"}
 
 // Parse reads a configuration. Nothing is passed over: an unknown key, a key given twice, an impossible value or a second
 // document is a problem, and the error is a *ConfigError with all of them.
@@ -43,8 +43,13 @@ func (d *decoder) config(n ast.Node, cfg *Config) {
 			d.mapping(n, "listen",
 				key{name: "grpc", read: func(n ast.Node) { d.address(n, "listen.grpc", &cfg.Listen.GRPC) }},
 				key{name: "http", read: func(n ast.Node) { d.address(n, "listen.http", &cfg.Listen.HTTP) }},
+				key{name: "admin", read: func(n ast.Node) { d.address(n, "listen.admin", &cfg.Listen.Admin) }},
 			)
 		}},
+		key{name: "tls", read: func(n ast.Node) { d.serverTLS(n, cfg) }},
+		key{name: "auth", read: func(n ast.Node) { d.authentication(n, cfg) }},
+		key{name: "insecure", read: func(n ast.Node) { d.truth(n, "insecure", &cfg.Insecure) }},
+		key{name: "audit_log", read: func(n ast.Node) { d.text(n, "audit_log", &cfg.AuditLog) }},
 		key{name: "drain_timeout", read: func(n ast.Node) { d.duration(n, "drain_timeout", &cfg.DrainTimeout) }},
 		key{name: "namespaces", required: true, read: func(n ast.Node) {
 			seen := make(map[string]bool)
@@ -53,11 +58,14 @@ func (d *decoder) config(n ast.Node, cfg *Config) {
 			})
 		}},
 	)
+	if len(d.problems) == 0 {
+		d.checkAccess(n, cfg)
+	}
 }
 
 func (d *decoder) namespace(n ast.Node, what string, seen map[string]bool) Namespace {
 	out := Namespace{Config: defaults("")}
-	var slots ast.Node
+	var slots, access, limits ast.Node
 	d.mapping(n, what,
 		key{name: "name", required: true, read: func(n ast.Node) {
 			d.text(n, "name", &out.Namespace)
@@ -75,6 +83,9 @@ func (d *decoder) namespace(n ast.Node, what string, seen map[string]bool) Names
 			var pattern string
 			d.choice(n, "pattern", &pattern, proxy.Pattern)
 		}},
+		key{name: "identity_schema", read: func(n ast.Node) { d.identitySchema(n, &out) }},
+		key{name: "limits", read: func(n ast.Node) { limits = n }},
+		key{name: "access", read: func(n ast.Node) { access = n }},
 		key{name: "backend_slots", required: true, read: func(n ast.Node) { slots = n }},
 		key{name: "timeout", read: func(n ast.Node) { d.duration(n, "timeout", &out.Timeout) }},
 		key{name: "retry_attempts", read: func(n ast.Node) {
@@ -94,8 +105,17 @@ func (d *decoder) namespace(n ast.Node, what string, seen map[string]bool) Names
 			)
 		}},
 	)
+	if access != nil { // behind filter, whose limits hold for theirs
+		d.access(access, &out)
+	}
 	if slots != nil { // last, because backends look at the name, wherever it stands
 		d.slots(slots, &out)
+	}
+	if limits != nil {
+		before := len(d.problems)
+		if d.limits(limits, &out); len(d.problems) == before {
+			d.checkDefault(limits, &out)
+		}
 	}
 	return out
 }

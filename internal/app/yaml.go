@@ -18,6 +18,10 @@ import (
 func (c Config) YAML() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "listen:\n  grpc: %s\n  http: %s\n", strconv.Quote(c.Listen.GRPC), strconv.Quote(c.Listen.HTTP))
+	if c.Listen.Admin != "" {
+		fmt.Fprintf(&b, "  admin: %s\n", strconv.Quote(c.Listen.Admin))
+	}
+	c.writeSecurity(&b)
 	fmt.Fprintf(&b, "drain_timeout: %s\nnamespaces:\n", c.DrainTimeout)
 	for _, n := range c.Namespaces {
 		n.write(&b)
@@ -80,6 +84,9 @@ func (n Namespace) write(b *strings.Builder) {
 		}
 		fmt.Fprintf(b, "      %s: %d\n", limit.name, value)
 	}
+	writeAccess(b, n.Access)
+	writeSchema(b, n.Schema)
+	writeLimits(b, n.Limits)
 	fmt.Fprint(b, "    backend_slots:\n")
 	fmt.Fprintf(b, "      registry:\n        type: %s\n        ttl_default: %s\n", n.Registry.Type, never(c.TTLDefault))
 	n.Registry.write(b)

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"log/slog"
 	"time"
 )
@@ -120,8 +121,14 @@ func (a *Authenticator) Ready() error {
 	if a.jwt == nil || a.jwt.keys.loaded() {
 		return nil
 	}
-	return a.jwt.keys.check()
+	if err := a.jwt.keys.check(); err != nil {
+		return err
+	}
+	return errNoKeysYet
 }
+
+// errNoKeysYet is what there is to say while the first attempt is under way.
+var errNoKeysYet = errors.New("the issuer's keys have not been read yet")
 
 // Check says why the keys of the issuer could not be read the last time. Those that were read before are good still, so it is for
 // whoever repairs it, and for no probe. It is nil when nothing is wrong, and when there is no issuer.

@@ -92,10 +92,11 @@ func (g *Grant) CheckIdentity(identity string) error {
 }
 
 // CheckMetadata returns a DeniedError unless a rule that lets the caller own the identity has a filter that admits the metadata,
-// or none. Otherwise they could register what is for others to see and receive.
+// or none. Otherwise they could register what is for others to see and receive. A list in a field that the filter looks at is
+// admitted only if each of its elements is: ["a", "b"] is what the filters of both a and b admit.
 func (g *Grant) CheckMetadata(identity string, metadata map[string]any) error {
 	for _, r := range g.rules {
-		if r.owns(identity) && filter.Match(r.filter, metadata) {
+		if r.owns(identity) && filter.Match(r.filter, metadata) && ofOneMind(r.filter, metadata) {
 			return nil
 		}
 	}
@@ -104,19 +105,40 @@ func (g *Grant) CheckMetadata(identity string, metadata map[string]any) error {
 	return err
 }
 
+// ofOneMind tells whether each condition of a filter holds for every element of a list that it looks into, or for none.
+func ofOneMind(f *filter.Expr, metadata map[string]any) bool {
+	for e := range f.All() {
+		if e.Op.Logical() || e.Op == filter.Exists || e.Op == filter.Type {
+			continue
+		}
+		var value any = metadata
+		for _, key := range e.Path {
+			object, _ := value.(map[string]any)
+			value = object[key]
+		}
+		list, _ := value.([]any)
+		holds := filter.MatchValue(e, list)
+		if slices.ContainsFunc(list, func(element any) bool { return filter.MatchValue(e, []any{element}) != holds }) {
+			return false
+		}
+	}
+	return true
+}
+
 // Filter is the filter that is ANDed onto every query. Nil: none.
 func (g *Grant) Filter() *filter.Expr { return g.filter }
 
 // Restrict returns the filter that holds where both asked and the grant's own do.
 func (g *Grant) Restrict(asked *filter.Expr) *filter.Expr {
-	switch {
-	case g.filter == nil:
+	if g.filter == nil {
 		return asked
-	case asked.MatchesAll():
-		return g.filter
 	}
-	return &filter.Expr{Op: filter.And, Args: []*filter.Expr{g.filter, asked}}
+	return filter.All(g.filter, asked)
 }
+
+// Restricted tells whether there is something in the namespace that the caller does not see: identities that the filter does not
+// admit, or hidden fields.
+func (g *Grant) Restricted() bool { return g.filter != nil || len(g.hidden) > 0 }
 
 // Hides tells whether a field, or an object that it is in, is hidden.
 func (g *Grant) Hides(path []string) bool { return g.hidden.cover(path) }

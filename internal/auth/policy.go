@@ -214,6 +214,15 @@ func (r *rule) matches(c Caller) bool {
 	return true
 }
 
+// fits tells whether the caller has what the rule's filter is filled in with. Otherwise the rule grants nothing.
+func (r *rule) fits(c Caller) bool {
+	if r.filter == nil {
+		return true
+	}
+	_, ok := r.filter.of(c)
+	return ok
+}
+
 func (r *claimRule) matches(c Caller) bool {
 	value, present := c.Claim(r.name)
 	if !present {
@@ -240,8 +249,8 @@ func (p *Policy) Roles(c Caller) []Role {
 	}
 	var have roles
 	for i := range p.rules {
-		if p.rules[i].matches(c) {
-			have |= p.rules[i].roles
+		if r := &p.rules[i]; r.matches(c) && r.fits(c) {
+			have |= r.roles
 		}
 	}
 	return slices.DeleteFunc(Roles(), func(r Role) bool { return r.bit()&have == 0 })

@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	patternpb "github.com/prism-data-layer/prism/gen/prism/pattern"
+	"github.com/prism-data-layer/prism/internal/auth"
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
 )
 
@@ -48,13 +49,19 @@ type ackRequest struct {
 
 // ack serves messages:ack. It answers when the acks are on their way, in the order of the calls.
 func (g *gateway) ack(w http.ResponseWriter, r *http.Request, vars map[string]string) {
+	if g.server.cfg.Authenticator != nil {
+		if _, err := g.server.enterFor(r.Context(), vars["namespace"], auth.OpAck); err != nil {
+			g.fail(w, r, err)
+			return
+		}
+	}
 	acks, id, err := readAcks(r.Body)
 	if err != nil {
 		g.fail(w, r, err)
 		return
 	}
 	e := g.server.events.find(id)
-	if e == nil || e.namespace != vars["namespace"] {
+	if e == nil || e.namespace != vars["namespace"] || e.owner != ownerIn(r.Context()) {
 		g.fail(w, r, fmt.Errorf("stream: %w: it has ended, or it is served by another proxy, or in another namespace, or its "+
 			"acks are automatic (open it with ?ack=manual)", multicastregistry.ErrNotFound))
 		return

@@ -21,11 +21,11 @@ const streamedPage = 1000
 
 // Enumerate implements the RPC.
 func (s *service) Enumerate(ctx context.Context, req *patternpb.EnumerateRequest) (*patternpb.EnumerateResponse, error) {
-	c, q, err := s.query(req)
+	n, q, err := s.query(ctx, req)
 	if err != nil {
 		return nil, err
 	}
-	page, err := c.Enumerate(ctx, q)
+	page, err := n.page(ctx, q)
 	if err != nil {
 		return nil, err
 	}
@@ -41,13 +41,13 @@ func (s *service) EnumerateStream(
 	if req == nil {
 		return invalid("request", "must be the query")
 	}
-	c, q, err := s.query(req)
+	n, q, err := s.query(wire.Context(), req)
 	if err != nil {
 		return err
 	}
 	q.PageSize = cmp.Or(q.PageSize, streamedPage)
 	for {
-		page, err := c.Enumerate(wire.Context(), q)
+		page, err := n.page(wire.Context(), q)
 		if err != nil {
 			return err
 		}
@@ -65,35 +65,57 @@ func (s *service) EnumerateStream(
 	}
 }
 
-// query reads a request.
-func (s *service) query(req *patternpb.EnumerateRequest) (*multicastregistry.Coordinator, multicastregistry.Query, error) {
-	q := multicastregistry.Query{
+// page looks a page up, and leaves out what the caller does not see. Warnings are about the fields of all identities.
+func (e *entered) page(ctx context.Context, q multicastregistry.Query) (multicastregistry.Page, error) {
+	q.Filter = e.grant.Restrict(q.Filter)
+	page, err := e.Coordinator.Enumerate(ctx, q)
+	if err != nil || !e.grant.Restricted() {
+		return page, err
+	}
+	page.Warnings = nil
+	page.Identities, err = e.redact(page.Identities)
+	return page, err
+}
+
+// query reads a request. Its filter is the caller's own.
+func (s *service) query(
+	ctx context.Context, req *patternpb.EnumerateRequest,
+) (n entered, q multicastregistry.Query, err error) {
+	q = multicastregistry.Query{
 		PageSize: int(req.GetPageSize()), PageToken: req.GetPageToken(), CountOnly: req.GetCountOnly(),
 		MaxGroups: int(req.GetMaxGroups()),
 	}
-	n, err := s.namespace(req.GetNamespace())
-	if err != nil {
-		return nil, q, err
+	if n, err = s.enter(ctx, req.GetNamespace()); err != nil {
+		return n, q, err
 	}
-	if q.Filter, err = expr(n.Coordinator.Config().Filter, req.GetFilter()); err != nil {
-		return nil, q, err
+	if q.Filter, err = n.asked(req.GetFilter()); err != nil {
+		return n, q, err
 	}
 	if q.Recency, err = recency(req.GetConsistency(), req.GetMinRevision()); err != nil {
-		return nil, q, err
+		return n, q, err
 	}
 	for _, name := range req.GetSortBy() {
 		rest, descending := strings.CutPrefix(name, "-")
 		path, err := filter.ParsePath(rest)
 		if err != nil {
-			return nil, q, invalid("sort_by", fmt.Sprintf("%q: %v", name, err))
+			return n, q, invalid("sort_by", fmt.Sprintf("%q: %v", name, err))
+		}
+		if err := n.mayName("sort_by", path); err != nil {
+			return n, q, err
 		}
 		q.SortBy = append(q.SortBy, multicastregistry.Order{Path: path, Descending: descending})
 	}
 	if q.CountBy, err = paths("count_by", req.GetCountBy()); err != nil {
-		return nil, q, err
+		return n, q, err
 	}
-	q.Fields, err = paths("fields", req.GetFields())
-	return n.Coordinator, q, err
+	if err := n.mayName("count_by", q.CountBy...); err != nil {
+		return n, q, err
+	}
+	if q.Fields, err = paths("fields", req.GetFields()); err != nil {
+		return n, q, err
+	}
+	err = n.mayName("fields", q.Fields...)
+	return n, q, err
 }
 
 // paths reads names of fields.

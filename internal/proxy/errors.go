@@ -9,7 +9,11 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/prism-data-layer/prism/internal/auth"
+	"github.com/prism-data-layer/prism/internal/limits"
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
 	"github.com/prism-data-layer/prism/patterns/multicast_registry/filter"
 )
@@ -25,6 +29,8 @@ var sentinels = []struct {
 	{multicastregistry.ErrQuota, codes.ResourceExhausted},
 	{multicastregistry.ErrUnsupported, codes.FailedPrecondition},
 	{multicastregistry.ErrUnavailable, codes.Unavailable},
+	{auth.ErrUnauthenticated, codes.Unauthenticated},
+	{auth.ErrPermissionDenied, codes.PermissionDenied},
 	{context.DeadlineExceeded, codes.DeadlineExceeded},
 	{context.Canceled, codes.Canceled},
 }
@@ -50,7 +56,7 @@ func (s *Server) failed(ctx context.Context, method string, err error) error {
 			slog.String("request_id", requestID(ctx)), slog.Any("error", err))
 	default:
 		s.log.LogAttrs(ctx, slog.LevelDebug, "call refused", slog.String("method", method),
-			slog.String("request_id", requestID(ctx)), slog.Any("error", err))
+			slog.String("request_id", requestID(ctx)), slog.Any("error", err), slog.String("reason", auth.Reason(err)))
 	}
 	return st.Err()
 }
@@ -70,12 +76,31 @@ func convert(ctx context.Context, err error) *status.Status {
 	if invalid, ok := errors.AsType[*multicastregistry.InvalidError](err); ok {
 		return badRequest(invalid.Field, invalid.Problem, err.Error())
 	}
+	if exceeded, ok := errors.AsType[*limits.ExceededError](err); ok {
+		return overLimit(exceeded)
+	}
 	for _, known := range sentinels {
 		if errors.Is(err, known.err) {
 			return status.New(known.code, clean(err.Error()))
 		}
 	}
 	return status.New(codes.Internal, err.Error())
+}
+
+// overLimit is a RESOURCE_EXHAUSTED that names the limit, and says when to try again if time helps.
+func overLimit(e *limits.ExceededError) *status.Status {
+	st := status.New(codes.ResourceExhausted, clean(e.Error()))
+	details := []protoadapt.MessageV1{&errdetails.QuotaFailure{Violations: []*errdetails.QuotaFailure_Violation{
+		{Subject: e.Limit, Description: clean(e.Taken + ", at most " + e.Most)},
+	}}}
+	if e.RetryAfter > 0 {
+		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(e.RetryAfter)})
+	}
+	detailed, err := st.WithDetails(details...)
+	if err != nil {
+		return st
+	}
+	return detailed
 }
 
 // badRequest is an INVALID_ARGUMENT that names the field.

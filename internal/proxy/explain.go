@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	patternpb "github.com/prism-data-layer/prism/gen/prism/pattern"
+	"github.com/prism-data-layer/prism/internal/auth"
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
 	"github.com/prism-data-layer/prism/patterns/multicast_registry/filter"
 )
@@ -18,9 +19,14 @@ const maxClauseBytes = 1 << 20
 
 // Explain implements the RPC.
 func (s *service) Explain(ctx context.Context, req *patternpb.ExplainRequest) (*patternpb.ExplainResponse, error) {
-	n, err := s.namespace(req.GetNamespace())
+	n, err := s.enter(ctx, req.GetNamespace())
 	if err != nil {
 		return nil, err
+	}
+	if n.grant.Restricted() { // what it tells of clauses, fields and near misses is about all identities
+		return nil, &auth.DeniedError{
+			Operation: auth.OpExplain, Namespace: n.Coordinator.Config().Namespace, Detail: "the caller does not see everything",
+		}
 	}
 	q := multicastregistry.Inquiry{NearMisses: multicastregistry.DefaultNearMisses}
 	if req.NearMisses != nil {
@@ -29,7 +35,7 @@ func (s *service) Explain(ctx context.Context, req *patternpb.ExplainRequest) (*
 		}
 		q.NearMisses = int(req.GetNearMisses())
 	}
-	if q.Filter, err = expr(n.Coordinator.Config().Filter, req.GetFilter()); err != nil {
+	if q.Filter, err = n.asked(req.GetFilter()); err != nil {
 		return nil, err
 	}
 	if q.Recency, err = recency(req.GetConsistency(), req.GetMinRevision()); err != nil {

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -65,6 +67,7 @@ func (s *Server) newGateway(client patternpb.MulticastRegistryPatternClient) (ht
 			g.fail(w, r, status.Error(codes.NotFound, "there is no such route; GET / lists the routes"))
 		}),
 		runtime.WithMiddlewares(withPathParams),
+		runtime.WithMetadata(ticketOf),
 		runtime.WithForwardResponseOption(created),
 	)
 	return g, patternpb.RegisterMulticastRegistryPatternHandlerClient(context.Background(), g.mux, client)
@@ -89,6 +92,14 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	t, vars, err := g.find(r)
 	if err == nil {
 		err = g.checkOrigin(r)
+	}
+	if err == nil && !t.public {
+		var end func()
+		r, end, err = g.admitHTTP(r)
+		defer end()
+		if err != nil {
+			g.server.auditHTTP(r, err)
+		}
 	}
 	if err == nil {
 		err = g.readBody(w, r)
@@ -173,6 +184,7 @@ type failure struct {
 		Message   string `json:"message"`         // what is wrong and what to do
 		Field     string `json:"field,omitempty"` // field at fault, with a JSON pointer behind it
 		RequestID string `json:"request_id"`      // as in the header X-Request-ID
+		retry     time.Duration
 	} `json:"error"`
 }
 
@@ -181,6 +193,12 @@ func (g *gateway) fail(w http.ResponseWriter, r *http.Request, err error) {
 	body := g.failure(r, err)
 	if method, ok := errors.AsType[*methodError](err); ok {
 		w.Header().Set("Allow", method.allowed)
+	}
+	if after := body.Error.retry; after > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(after.Seconds()))))
+	}
+	if body.Error.HTTP == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", "Bearer")
 	}
 	if body.Error.HTTP == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", "1")
@@ -208,8 +226,13 @@ func (g *gateway) failure(r *http.Request, err error) *failure {
 	out.Error.Code, out.Error.HTTP = code.Code(st.Code()).String(), httpStatus
 	out.Error.Message, out.Error.RequestID = st.Message(), requestID(r.Context())
 	for _, detail := range st.Details() {
-		if bad, ok := detail.(*errdetails.BadRequest); ok && len(bad.GetFieldViolations()) > 0 {
-			out.Error.Field = bad.GetFieldViolations()[0].GetField()
+		switch d := detail.(type) {
+		case *errdetails.BadRequest:
+			if len(d.GetFieldViolations()) > 0 {
+				out.Error.Field = d.GetFieldViolations()[0].GetField()
+			}
+		case *errdetails.RetryInfo:
+			out.Error.retry = d.GetRetryDelay().AsDuration()
 		}
 	}
 	return out

@@ -61,8 +61,15 @@ func ours(method string) bool {
 func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
 	ctx, id := withRequestID(ctx)
 	_ = grpc.SetHeader(ctx, metadata.Pairs(requestIDHeader, id)) // fails only when the call has ended already
+	call := s.metrics.Begin(info.FullMethod)
+	defer func() { ended(call, err) }()
 	defer func() { err = s.failed(ctx, info.FullMethod, err) }()
+	defer func() { s.blame(ctx, req, err) }()
+	defer func() { s.audit(ctx, info.FullMethod, req, resp, err) }()
 	defer func() { err = recovered(recover(), err) }()
+	if ctx, err = s.admit(ctx, info.FullMethod); err != nil {
+		return nil, err
+	}
 	if ours(info.FullMethod) {
 		end, err := s.drain.begin(false)
 		if err != nil {
@@ -76,8 +83,23 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
 	ctx, id := withRequestID(stream.Context())
 	_ = stream.SetHeader(metadata.Pairs(requestIDHeader, id)) // see unary
+	metered := &meteredStream{ServerStream: stream}
+	call := s.metrics.Begin(info.FullMethod)
+	defer func() { ended(call, err) }()
 	defer func() { err = s.failed(ctx, info.FullMethod, err) }()
+	defer func() { s.blame(ctx, metered, err) }()
+	defer func() { s.audit(ctx, info.FullMethod, nil, nil, err) }()
 	defer func() { err = recovered(recover(), err) }()
+	if ctx, err = s.admit(ctx, info.FullMethod); err != nil {
+		return err
+	}
+	ctx, cancel := untilExpiry(ctx)
+	defer cancel()
+	defer func() {
+		if context.Cause(ctx) == errExpired { //nolint:errorlint // our own, and never wrapped
+			err = errExpired
+		}
+	}()
 	if ours(info.FullMethod) {
 		// A stream that only the server sends on is one call with a long answer: it is waited for like a unary one. Watch has no
 		// end of its own.
@@ -88,7 +110,7 @@ func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 		}
 		defer end()
 	}
-	return next(srv, &contextStream{ServerStream: stream, ctx: ctx})
+	return next(srv, &contextStream{ServerStream: metered, ctx: ctx})
 }
 
 // contextStream is a stream with a context of its own.

@@ -21,6 +21,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	patternpb "github.com/prism-data-layer/prism/gen/prism/pattern"
+	"github.com/prism-data-layer/prism/internal/limits"
+	"github.com/prism-data-layer/prism/internal/schema"
 	"github.com/prism-data-layer/prism/patterns/memory"
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
 	"github.com/prism-data-layer/prism/patterns/multicast_registry/filter"
@@ -50,6 +52,8 @@ type fill struct {
 	registry   multicastregistry.Registry
 	messaging  multicastregistry.Messaging
 	durability multicastregistry.Durability
+	limits     *limits.Limits
+	schema     *schema.Schema
 }
 
 // serve starts a server; without fills it has the namespaces "default" and "other".
@@ -72,7 +76,7 @@ func serve(t *testing.T, cfg Config, fills ...fill) *bench {
 			t.Fatal(err)
 		}
 		coordinators = append(coordinators, c)
-		cfg.Namespaces = append(cfg.Namespaces, Namespace{Coordinator: c, Registry: "memory", Messaging: "memory"})
+		cfg.Namespaces = append(cfg.Namespaces, Namespace{Coordinator: c, Limits: f.limits, Schema: f.schema, Registry: "memory", Messaging: "memory"})
 	}
 	b := &bench{t: t, log: &syncBuffer{}, served: make(chan error, 1)}
 	if cfg.Logger == nil {

@@ -20,16 +20,17 @@ const maxReplyCodes = 10_000
 
 // Multicast implements the RPC.
 func (s *service) Multicast(ctx context.Context, req *patternpb.MulticastRequest) (*patternpb.MulticastResponse, error) {
-	c, call, err := s.multicastCall(req)
+	n, call, err := s.multicastCall(ctx, req)
 	if err != nil {
 		return nil, err
 	}
-	result, err := c.Multicast(ctx, call)
+	result, err := n.Coordinator.Multicast(ctx, call)
 	if err != nil {
 		return nil, err
 	}
+	s.measured(n.Coordinator).Multicast(result)
 	s.logUnrecorded(ctx, result)
-	out := summary(result)
+	out := n.summary(result)
 	out.Statuses = report(result.Targets, req.GetReport())
 	fit(out)
 	return out, nil
@@ -37,33 +38,41 @@ func (s *service) Multicast(ctx context.Context, req *patternpb.MulticastRequest
 
 // multicastCall reads a request, except for its report, which it only checks.
 func (s *service) multicastCall(
-	req *patternpb.MulticastRequest,
-) (c *multicastregistry.Coordinator, call multicastregistry.Request, err error) {
-	n, err := s.namespace(req.GetNamespace())
-	if err != nil {
-		return nil, call, err
+	ctx context.Context, req *patternpb.MulticastRequest,
+) (n entered, call multicastregistry.Request, err error) {
+	if n, err = s.enter(ctx, req.GetNamespace()); err != nil {
+		return n, call, err
 	}
-	c = n.Coordinator
 	call = multicastregistry.Request{
 		Payload: req.GetPayload(), ContentType: req.GetContentType(), IdempotencyKey: req.GetIdempotencyKey(),
-		MaxTargets: int(req.GetMaxTargets()), DryRun: req.GetDryRun(), RetryAttempts: int(req.GetRetryAttempts()),
+		MaxTargets: n.Limits.MaxTargets(int(req.GetMaxTargets())), DryRun: req.GetDryRun(), RetryAttempts: int(req.GetRetryAttempts()),
+		Within: n.grant.Filter(), Owner: n.owner,
 	}
-	if call.Filter, err = expr(c.Config().Filter, req.GetFilter()); err != nil {
-		return nil, call, err
+	if call.Filter, err = n.asked(req.GetFilter()); err != nil {
+		return n, call, err
 	}
 	if call.Delivery, err = deliveryMode(req.GetDelivery()); err != nil {
-		return nil, call, err
+		return n, call, err
 	}
 	if call.Timeout, err = span("timeout", req.GetTimeout()); err != nil {
-		return nil, call, err
+		return n, call, err
 	}
 	if call.RetryDelay, err = span("retry_delay", req.GetRetryDelay()); err != nil {
-		return nil, call, err
+		return n, call, err
 	}
 	if call.Recency, err = recency(req.GetConsistency(), req.GetMinRevision()); err != nil {
-		return nil, call, err
+		return n, call, err
 	}
-	return c, call, checkReport(req.GetReport())
+	return n, call, checkReport(req.GetReport())
+}
+
+// summary is summary without warnings where the caller does not see everything: they are about the fields of all identities.
+func (e *entered) summary(r *multicastregistry.Result) *patternpb.MulticastResponse {
+	out := summary(r)
+	if e.grant.Restricted() {
+		out.Warnings = nil
+	}
+	return out
 }
 
 // logUnrecorded logs what the caller cannot repair: the result is as told, but will not be found under its id.

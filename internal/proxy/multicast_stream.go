@@ -26,7 +26,7 @@ func (s *service) MulticastStream(
 	if req.GetRequest() == nil {
 		return invalid("request", "must be the multicast")
 	}
-	c, call, err := s.multicastCall(req.GetRequest())
+	n, call, err := s.multicastCall(wire.Context(), req.GetRequest())
 	if err != nil {
 		return err
 	}
@@ -43,17 +43,20 @@ func (s *service) MulticastStream(
 		}
 	})
 	defer sending.Wait()
-	result, err := q.run(life, c, call)
+	result, err := q.run(life, n.Coordinator, call)
 	if err != nil {
+		s.audit(life, patternpb.MulticastRegistryPattern_MulticastStream_FullMethodName, req.GetRequest(), nil, err)
 		return err
 	}
+	s.audit(life, patternpb.MulticastRegistryPattern_MulticastStream_FullMethodName, req.GetRequest(), n.summary(result), nil)
+	s.measured(n.Coordinator).Multicast(result)
 	s.logUnrecorded(life, result)
 	sending.Wait()
 	if life.Err() != nil {
 		return context.Cause(life)
 	}
 	return wire.Send(&patternpb.MulticastStreamResponse{
-		Step: &patternpb.MulticastStreamResponse_Ended{Ended: summary(result)},
+		Step: &patternpb.MulticastStreamResponse_Ended{Ended: n.summary(result)},
 	})
 }
 

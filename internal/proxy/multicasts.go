@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"slices"
 	"unicode/utf8"
@@ -30,7 +31,7 @@ const (
 
 // GetMulticast implements the RPC.
 func (s *service) GetMulticast(ctx context.Context, req *patternpb.GetMulticastRequest) (*patternpb.GetMulticastResponse, error) {
-	n, err := s.namespace(req.GetNamespace())
+	n, err := s.enter(ctx, req.GetNamespace())
 	if err != nil {
 		return nil, err
 	}
@@ -45,12 +46,12 @@ func (s *service) GetMulticast(ctx context.Context, req *patternpb.GetMulticastR
 	if err != nil || len(after) > multicastregistry.MaxIdentityBytes {
 		return nil, errPageToken
 	}
-	kept, err := n.Coordinator.GetMulticast(ctx, req.GetMulticastId())
+	kept, err := n.known(ctx, req.GetMulticastId())
 	if err != nil {
 		return nil, err
 	}
 	out := &patternpb.GetMulticastResponse{}
-	if out.Multicast, err = record(kept); err != nil {
+	if out.Multicast, err = n.record(kept); err != nil {
 		return nil, err
 	}
 	out.Statuses, out.NextPageToken = targetPage(kept.Result.Targets, req.GetReport(), after, size)
@@ -87,7 +88,7 @@ func targetPage(
 func (s *service) ListMulticasts(
 	ctx context.Context, req *patternpb.ListMulticastsRequest,
 ) (*patternpb.ListMulticastsResponse, error) {
-	n, err := s.namespace(req.GetNamespace())
+	n, err := s.enter(ctx, req.GetNamespace())
 	if err != nil {
 		return nil, err
 	}
@@ -99,22 +100,15 @@ func (s *service) ListMulticasts(
 	if err != nil || before != "" && len(before) != multicastIDBytes {
 		return nil, errPageToken
 	}
-	kept, err := n.Coordinator.ListMulticasts(ctx, before, size)
+	kept, more, err := n.list(ctx, before, size)
 	if err != nil {
 		return nil, err
 	}
-	more := false
-	if len(kept) == size { // whether another page follows
-		next, err := n.Coordinator.ListMulticasts(ctx, kept[size-1].Result.ID, 1)
-		if err != nil {
-			return nil, err
-		}
-		more = len(next) > 0
-	}
 	out := &patternpb.ListMulticastsResponse{}
 	bytes := 0
+	last := ""
 	for _, k := range kept {
-		shown, err := record(k)
+		shown, err := n.record(k)
 		if err != nil {
 			return nil, err
 		}
@@ -122,43 +116,97 @@ func (s *service) ListMulticasts(
 			more = true
 			break
 		}
-		out.Multicasts = append(out.Multicasts, shown)
+		out.Multicasts, last = append(out.GetMulticasts(), shown), k.Result.ID
 	}
 	if more {
-		out.NextPageToken = pageToken(kept[len(out.GetMulticasts())-1].Result.ID)
+		out.NextPageToken = pageToken(last)
 	}
 	return out, nil
+}
+
+// othersAtOnce is how many multicasts are read at once in search of the caller's own.
+const othersAtOnce = 100
+
+// list returns multicasts of which the caller may know, up to a number, and whether there are more. Of others nothing shows, not
+// even that they are passed over.
+func (e *entered) list(
+	ctx context.Context, before string, size int,
+) (kept []*multicastregistry.MulticastRecord, more bool, err error) {
+	for limit := size; ; {
+		page, err := e.Coordinator.ListMulticasts(ctx, before, limit)
+		if err != nil {
+			return nil, false, err
+		}
+		for _, k := range page {
+			switch before = k.Result.ID; {
+			case !e.mayKnow(k):
+			case len(kept) == size:
+				return kept, true, nil
+			default:
+				kept = append(kept, k)
+			}
+		}
+		if len(page) < limit {
+			return kept, false, nil
+		}
+		if limit = 1; e.grant.Filter() != nil {
+			limit = othersAtOnce
+		}
+	}
 }
 
 // CancelMulticast implements the RPC.
 func (s *service) CancelMulticast(
 	ctx context.Context, req *patternpb.CancelMulticastRequest,
 ) (*patternpb.CancelMulticastResponse, error) {
-	n, err := s.namespace(req.GetNamespace())
+	n, err := s.enter(ctx, req.GetNamespace())
 	if err != nil {
 		return nil, err
+	}
+	if n.grant.Filter() != nil {
+		if _, err := n.known(ctx, req.GetMulticastId()); err != nil {
+			return nil, err
+		}
 	}
 	withdrawn, kept, err := n.Coordinator.CancelMulticast(ctx, req.GetMulticastId())
 	if err != nil {
 		return nil, err
 	}
-	shown, err := record(kept)
+	shown, err := n.record(kept)
 	return &patternpb.CancelMulticastResponse{WithdrawnCount: uint32(withdrawn), Multicast: shown}, err
 }
 
-// record shows what is kept of a multicast, without its targets.
-func record(k *multicastregistry.MulticastRecord) (*patternpb.MulticastRecord, error) {
+// known returns a multicast of which the caller may know. One of which they may not is not found, in the same words.
+func (e *entered) known(ctx context.Context, id string) (*multicastregistry.MulticastRecord, error) {
+	kept, err := e.Coordinator.GetMulticast(ctx, id)
+	if errors.Is(err, multicastregistry.ErrNotFound) || err == nil && !e.mayKnow(kept) {
+		return nil, fmt.Errorf("multicast %q: %w", shorten(id), multicastregistry.ErrNotFound)
+	}
+	return kept, err
+}
+
+// record shows what is kept of a multicast, without its targets; its filter only if the caller could have asked so.
+func (e *entered) record(k *multicastregistry.MulticastRecord) (*patternpb.MulticastRecord, error) {
 	out := &patternpb.MulticastRecord{
 		State: patternpb.MulticastRecord_State(k.State), CreatedAt: moment(k.CreatedAt), PayloadBytes: uint32(k.PayloadBytes),
 		ContentType: k.ContentType, IdempotencyKey: k.IdempotencyKey, Result: summary(&k.Result),
 	}
-	if k.Filter != "" {
+	if k.Filter != "" && e.mayAsk(k.Filter) {
 		out.Filter = new(structpb.Struct)
 		if err := protojson.Unmarshal([]byte(k.Filter), out.GetFilter()); err != nil {
 			return nil, fmt.Errorf("multicast %s: its filter %s: %w", k.Result.ID, shorten(k.Filter), err)
 		}
 	}
 	return out, nil
+}
+
+// mayAsk tells whether a filter names no field that is hidden from the caller.
+func (e *entered) mayAsk(text string) bool {
+	if !e.grant.Restricted() {
+		return true
+	}
+	asked, err := e.Coordinator.Config().Filter.Parse(text)
+	return err == nil && e.grant.CheckFilter(asked) == nil
 }
 
 func pageSize(asked int32, ifZero, most int) (int, error) {

@@ -236,7 +236,7 @@ func TestErrorsOfMulticasts(t *testing.T) {
 }
 
 func TestRecordOfABrokenFilter(t *testing.T) {
-	if got, err := record(&multicastregistry.MulticastRecord{Filter: `[1]`}); err == nil || !strings.Contains(err.Error(), "filter [1]") {
+	if got, err := new(entered).record(&multicastregistry.MulticastRecord{Filter: `[1]`}); err == nil || !strings.Contains(err.Error(), "filter [1]") {
 		t.Errorf("got %v, %v", got, err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	patternpb "github.com/prism-data-layer/prism/gen/prism/pattern"
+	"github.com/prism-data-layer/prism/internal/auth"
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
 )
 
@@ -48,6 +49,9 @@ func (u *subscription) attach(req *patternpb.Attach) error {
 	if err := checkIdentities("attach/identities", ids); err != nil {
 		return err
 	}
+	if err := u.mayAttach(ids, req.GetKeepAlive()); err != nil {
+		return err
+	}
 	fresh := make(map[string]struct{}, len(ids))
 	for _, id := range ids {
 		if _, known := u.attached[id]; !known {
@@ -58,15 +62,46 @@ func (u *subscription) attach(req *patternpb.Attach) error {
 		return fmt.Errorf("%w: one stream may have %d identities attached, this one would have %d; open another stream",
 			multicastregistry.ErrQuota, most, len(u.attached)+len(fresh))
 	}
+	if err := u.taken.Attach(len(fresh)); err != nil {
+		return err
+	}
 	if err := u.sub.Attach(u.life, req.GetKeepAlive(), ids...); err != nil {
 		return err
 	}
 	for id := range fresh {
 		u.attached[id] = struct{}{}
 	}
+	u.metrics.Attached(len(fresh))
 	u.confirm(&patternpb.SubscribeResponse{Response: &patternpb.SubscribeResponse_Attached{
 		Attached: &patternpb.Attached{Identities: ids},
 	}})
+	return nil
+}
+
+// mayAttach checks that the identities are the caller's, and, to keep them alive, that the caller may renew their leases. It
+// counts as a call.
+func (u *subscription) mayAttach(ids []string, keepAlive bool) error {
+	operations := []auth.Operation{auth.OpSubscribe}
+	if keepAlive {
+		operations = append(operations, auth.OpHeartbeat)
+	}
+	for _, op := range operations {
+		n, err := u.server.enterFor(u.life, u.namespace, op)
+		if err != nil {
+			return err
+		}
+		for _, id := range ids {
+			if err := n.grant.CheckIdentity(id); err != nil {
+				return err
+			}
+		}
+		if op != auth.OpSubscribe {
+			continue
+		}
+		if err := n.Limits.Call(n.owner, op); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -79,12 +114,15 @@ func (u *subscription) enter(name string) error {
 		return invalid("attach/namespace", fmt.Sprintf(
 			"one stream serves one namespace, this one %q; open another stream", u.namespace))
 	}
-	n, err := u.server.namespace(name)
+	n, err := u.server.enterFor(u.life, name, auth.OpSubscribe)
 	if err != nil {
 		return err
 	}
-	u.namespace = n.Coordinator.Config().Namespace
-	u.wanted <- n // has room: asked once
+	if u.taken, err = n.Limits.Stream(n.owner); err != nil {
+		return err
+	}
+	u.namespace, u.metrics = n.Coordinator.Config().Namespace, u.server.measured(n.Coordinator)
+	u.wanted <- n.Namespace // has room: asked once
 	select {
 	case <-u.open:
 		return nil
@@ -105,10 +143,12 @@ func (u *subscription) detach(req *patternpb.Detach) error {
 			delete(u.attached, id)
 		}
 	}
+	u.metrics.Attached(-len(known))
 	if len(known) > 0 {
 		if err := u.sub.Detach(u.life, known...); err != nil {
 			return err
 		}
+		u.taken.Detach(len(known))
 	}
 	u.confirm(&patternpb.SubscribeResponse{Response: &patternpb.SubscribeResponse_Detached{
 		Detached: &patternpb.Detached{Identities: ids},
@@ -132,6 +172,7 @@ func (u *subscription) ack(req *patternpb.Acks) error {
 	if u.sub == nil || len(answers) == 0 {
 		return nil
 	}
+	u.metrics.Acks(len(answers))
 	if err := u.sub.Ack(u.life, answers...); err != nil && u.life.Err() == nil {
 		if u.badAcks++; u.badAcks == 1 {
 			u.server.log.LogAttrs(u.life, slog.LevelWarn, "acks were lost", slog.String("namespace", u.namespace),

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -19,6 +20,7 @@ type route struct {
 	path   string
 	about  string
 	query  []string // parameters it takes
+	public bool     // needs no credentials
 	serve  func(w http.ResponseWriter, r *http.Request, vars map[string]string)
 }
 
@@ -28,11 +30,11 @@ func (g *gateway) routes() []route {
 	subscribe := []string{"keep_alive", "ack"}
 	page := []string{"page_size", "page_token"}
 	return []route{
-		{method: http.MethodGet, path: "/", about: "this list", serve: g.index},
-		{method: http.MethodGet, path: "/healthz", about: "200 while the process lives", serve: g.healthz},
+		{method: http.MethodGet, path: "/", about: "this list", public: true, serve: g.index},
+		{method: http.MethodGet, path: "/healthz", about: "200 while the process lives", public: true, serve: g.healthz},
 		{
 			method: http.MethodGet, path: "/readyz", about: "200 while every backend answers, else 503 and which does not",
-			serve: g.readyz,
+			public: true, serve: g.readyz,
 		},
 		{method: http.MethodGet, path: "/v1/namespaces", about: "list the namespaces"},
 		{method: http.MethodPost, path: namespace + "/identities", about: "register an identity"},
@@ -133,6 +135,11 @@ func (g *gateway) find(r *http.Request) (*route, map[string]string, error) {
 		if !ok {
 			continue
 		}
+		for name, value := range vars {
+			if !utf8.ValidString(value) {
+				return nil, nil, invalid(name, "is not valid UTF-8")
+			}
+		}
 		probe := t.method == http.MethodGet && t.serve != nil && !strings.HasPrefix(t.path, "/v1/")
 		if r.Method == t.method || probe && r.Method == http.MethodHead {
 			err := t.checkQuery(r.URL.RawQuery)
@@ -201,6 +208,14 @@ func (g *gateway) readyz(w http.ResponseWriter, r *http.Request, _ map[string]st
 			code, answer.Status = http.StatusServiceUnavailable, "not ready"
 		}
 	}
+	if a := g.server.cfg.Authenticator; a != nil {
+		if err := a.Ready(); err != nil {
+			code, answer.Status, answer.Auth = http.StatusServiceUnavailable, "not ready", clean(err.Error())
+		}
+		if g.mux != nil { // not the operators' side: whoever asks may be anybody, and the log tells
+			answer.Namespaces, answer.Auth = nil, ""
+		}
+	}
 	select {
 	case <-g.server.drain.leaving:
 		code, answer.Status = http.StatusServiceUnavailable, "shutting down"
@@ -212,7 +227,8 @@ func (g *gateway) readyz(w http.ResponseWriter, r *http.Request, _ map[string]st
 // readiness is what /readyz answers.
 type readiness struct {
 	Status     string            `json:"status"`
-	Namespaces map[string]string `json:"namespaces"` // stateOK, or what is wrong
+	Auth       string            `json:"auth,omitempty"`       // why credentials cannot be checked
+	Namespaces map[string]string `json:"namespaces,omitempty"` // stateOK, or what is wrong
 }
 
 const stateOK = "ok"

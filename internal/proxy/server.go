@@ -18,6 +18,7 @@ package proxy
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -32,6 +33,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/grpclog"
 	"google.golang.org/grpc/health"
@@ -41,6 +43,10 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	patternpb "github.com/prism-data-layer/prism/gen/prism/pattern"
+	"github.com/prism-data-layer/prism/internal/auth"
+	"github.com/prism-data-layer/prism/internal/limits"
+	"github.com/prism-data-layer/prism/internal/metrics"
+	"github.com/prism-data-layer/prism/internal/schema"
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
 )
 
@@ -61,12 +67,26 @@ type Namespace struct {
 	// Registry, Messaging and Durability are the types of the backends in the slots, as ListNamespaces shows them.
 	// Durability is empty when the slot is.
 	Registry, Messaging, Durability string
+	// Policy says who may do what. Nil: without an Authenticator everybody may do everything, with one nobody anything.
+	Policy *auth.Policy
+	// Schema completes and checks metadata. Nil: nothing does.
+	Schema *schema.Schema
+	// Limits bound what callers take. Nil: nothing does.
+	Limits *limits.Limits
 }
 
 // Config is what New takes. Zero fields take their defaults.
 type Config struct {
 	// Namespaces are the namespaces to serve: at least one, with distinct names.
 	Namespaces []Namespace
+	// Authenticator finds out who is calling. Nil: nobody is asked.
+	Authenticator *auth.Authenticator
+	// TLS secures connections. Nil: they are not.
+	TLS *auth.Reloader
+	// Version is what the binary calls itself, for metrics. Default: what Go noted.
+	Version string
+	// Audit gets an entry for each change and each call that was denied. Nil: nothing does.
+	Audit *slog.Logger
 	// Logger gets what the caller of an RPC must not see, and the server's life. Default: nothing is logged.
 	Logger *slog.Logger
 	// MaxAttached bounds the identities that one stream may have attached. Default: 100,000.
@@ -84,6 +104,12 @@ const (
 
 	// minMessageBytes is the least bound of one gRPC message; a namespace that allows larger payloads raises it.
 	minMessageBytes = 16 << 20
+	// maxHeaderBytes bounds the headers of a call: a token of 16 KiB fits. maxRequestBytes bounds those of an HTTP request together
+	// with its URL, which may hold a filter, or thousands of identities.
+	maxHeaderBytes  = 64 << 10
+	maxRequestBytes = 256 << 10
+	// handshakeTimeout bounds what comes before a request: handshakes, and its headers.
+	handshakeTimeout = 10 * time.Second
 	// pipeBytes is the buffer of the connection in memory between gateway and service.
 	pipeBytes = 1 << 18
 )
@@ -95,6 +121,7 @@ type Server struct {
 	namespaces map[string]Namespace
 	names      []string // of namespaces, in order
 	maxMessage int      // bytes of one gRPC message
+	metrics    *metrics.Metrics
 
 	health *health.Server
 	grpc   *grpc.Server
@@ -102,6 +129,8 @@ type Server struct {
 	pipe   *bufconn.Listener
 	conn   *grpc.ClientConn // through the pipe
 	events *events
+
+	tickets tickets
 
 	drain     *drainer
 	drainOnce sync.Once
@@ -129,6 +158,12 @@ func New(cfg Config) (*Server, error) {
 		if _, twice := s.namespaces[c.Namespace]; twice {
 			return nil, fmt.Errorf("namespace %q is given twice", c.Namespace)
 		}
+		if n.Policy == nil {
+			n.Policy = auth.AllowAll(c.Namespace)
+			if cfg.Authenticator != nil { // which says its name, as others do
+				n.Policy, _ = auth.Compile(auth.PolicyConfig{Namespace: c.Namespace}) // no rule is wrong
+			}
+		}
 		s.namespaces[c.Namespace] = n
 		s.names = append(s.names, c.Namespace)
 		s.maxMessage = max(s.maxMessage, c.MaxPayload+1<<20)
@@ -137,6 +172,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, errors.New("there is no namespace to serve: give at least one")
 	}
 	slices.Sort(s.names)
+	s.metrics = newMetrics(cfg, s.namespaces)
 	s.newGRPC()
 	if err := s.newHTTP(); err != nil {
 		return nil, err
@@ -149,13 +185,20 @@ func New(cfg Config) (*Server, error) {
 const streamWorkers = 64
 
 func (s *Server) newGRPC() {
+	edge := edgeCredentials{insecure.NewCredentials()}
+	if s.cfg.TLS != nil {
+		edge.TransportCredentials = credentials.NewTLS(s.cfg.TLS.Config("h2"))
+	}
 	s.grpc = grpc.NewServer(
+		grpc.Creds(edge),
 		grpc.ForceServerCodecV2(newWireCodec()),
 		grpc.ChainUnaryInterceptor(s.unary),
 		grpc.ChainStreamInterceptor(s.stream),
 		grpc.MaxRecvMsgSize(s.maxMessage),
 		grpc.MaxSendMsgSize(math.MaxInt32),
 		grpc.MaxConcurrentStreams(math.MaxUint32),
+		grpc.MaxHeaderListSize(maxHeaderBytes),
+		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.WaitForHandlers(true),
 		grpc.NumStreamWorkers(streamWorkers),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
@@ -183,8 +226,11 @@ func (s *Server) newHTTP() error {
 		return errors.Join(err, s.conn.Close())
 	}
 	s.http = &http.Server{
-		Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
+		Handler: handler, ReadHeaderTimeout: handshakeTimeout, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: maxRequestBytes,
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	if s.cfg.TLS != nil {
+		s.http.TLSConfig = s.cfg.TLS.Config("h2", "http/1.1")
 	}
 	return nil
 }
@@ -201,6 +247,9 @@ func (s *Server) Serve(grpcListener, httpListener net.Listener) error {
 	}
 	if httpListener != nil {
 		serving++
+		if s.cfg.TLS != nil {
+			httpListener = tls.NewListener(httpListener, s.http.TLSConfig)
+		}
 		go func() { errs <- s.http.Serve(httpListener) }()
 	}
 	var failed error

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	patternpb "github.com/prism-data-layer/prism/gen/prism/pattern"
+	"github.com/prism-data-layer/prism/internal/auth"
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
 )
 
@@ -23,8 +24,15 @@ type service struct {
 
 // Register implements the RPC.
 func (s *service) Register(ctx context.Context, req *patternpb.RegisterRequest) (*patternpb.RegisterResponse, error) {
-	n, err := s.namespace(req.GetNamespace())
+	n, err := s.enter(ctx, req.GetNamespace())
 	if err != nil {
+		return nil, err
+	}
+	registered, err := n.Schema.Complete(object(req.GetMetadata()), time.Now())
+	if err != nil {
+		return nil, err
+	}
+	if err := n.grant.CheckMetadata(req.GetIdentity(), registered); err != nil {
 		return nil, err
 	}
 	mode, err := putMode(req.GetMode())
@@ -41,14 +49,22 @@ func (s *service) Register(ctx context.Context, req *patternpb.RegisterRequest) 
 		}
 		ttl = multicastregistry.NoExpiry
 	}
+	if err := n.Limits.CheckTTL(ttl); err != nil {
+		return nil, err
+	}
 	stored, err := n.Coordinator.Register(ctx, multicastregistry.Registration{
-		ID: req.GetIdentity(), Metadata: object(req.GetMetadata()), TTL: ttl, Mode: mode,
+		ID: req.GetIdentity(), Metadata: registered, TTL: ttl, Mode: mode,
 	})
 	if err != nil {
 		return nil, err
 	}
 	metadata := req.GetMetadata()
-	if metadata == nil {
+	switch {
+	case n.Schema != nil:
+		if metadata, err = structpb.NewStruct(n.grant.Redact(registered)); err != nil {
+			return nil, err
+		}
+	case metadata == nil:
 		metadata = &structpb.Struct{}
 	}
 	return &patternpb.RegisterResponse{Identity: identity(stored, metadata)}, nil
@@ -56,12 +72,18 @@ func (s *service) Register(ctx context.Context, req *patternpb.RegisterRequest) 
 
 // Heartbeat implements the RPC.
 func (s *service) Heartbeat(ctx context.Context, req *patternpb.HeartbeatRequest) (*patternpb.HeartbeatResponse, error) {
-	n, err := s.namespace(req.GetNamespace())
+	n, err := s.enter(ctx, req.GetNamespace())
+	if err == nil {
+		err = n.grant.CheckIdentity(req.GetIdentity())
+	}
 	if err != nil {
 		return nil, err
 	}
 	ttl, err := span("ttl", req.GetTtl())
 	if err != nil {
+		return nil, err
+	}
+	if err := n.Limits.CheckTTL(ttl); err != nil {
 		return nil, err
 	}
 	renewed, err := n.Coordinator.Heartbeat(ctx, req.GetIdentity(), ttl)
@@ -73,7 +95,10 @@ func (s *service) Heartbeat(ctx context.Context, req *patternpb.HeartbeatRequest
 
 // Unregister implements the RPC.
 func (s *service) Unregister(ctx context.Context, req *patternpb.UnregisterRequest) (*patternpb.UnregisterResponse, error) {
-	n, err := s.namespace(req.GetNamespace())
+	n, err := s.enter(ctx, req.GetNamespace())
+	if err == nil {
+		err = n.grant.CheckIdentity(req.GetIdentity())
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -84,17 +109,26 @@ func (s *service) Unregister(ctx context.Context, req *patternpb.UnregisterReque
 	return &patternpb.UnregisterResponse{Existed: existed}, nil
 }
 
-// ListNamespaces implements the RPC. A namespace whose backend does not answer is listed without its count.
+// ListNamespaces implements the RPC: it lists those in which the caller may do something. One whose backend does not answer, or
+// whose identities the caller may not count, is listed without its count.
 func (s *service) ListNamespaces(
 	ctx context.Context, _ *patternpb.ListNamespacesRequest,
 ) (*patternpb.ListNamespacesResponse, error) {
 	out := &patternpb.ListNamespacesResponse{}
+	caller, _ := auth.FromContext(ctx)
 	for _, name := range s.names {
 		n := s.namespaces[name]
+		if len(n.Policy.Roles(caller)) == 0 {
+			continue
+		}
 		cfg := n.Coordinator.Config()
 		shown := &patternpb.Namespace{
 			Name: name, Pattern: Pattern, Registry: n.Registry, Messaging: n.Messaging, Durability: n.Durability,
 			TtlDefault: lease(cfg.TTLDefault), Delivery: deliveryOf(cfg.Delivery), Timeout: durationpb.New(cfg.Timeout),
+		}
+		if grant, err := n.Policy.Grant(caller, auth.OpCount); err != nil || grant.Filter() != nil {
+			out.Namespaces = append(out.Namespaces, shown)
+			continue
 		}
 		count, ok, err := s.count(ctx, n)
 		if err != nil {

@@ -35,6 +35,7 @@ type events struct {
 type eventStream struct {
 	id        string
 	namespace string
+	owner     string // of whom acks are taken
 	stream    grpc.BidiStreamingClient[patternpb.SubscribeRequest, patternpb.SubscribeResponse]
 	auto      bool // acks are sent here, after the write
 
@@ -71,7 +72,8 @@ func (g *gateway) subscribe(w http.ResponseWriter, r *http.Request, vars map[str
 		return
 	}
 	e := &eventStream{
-		id: newToken(), namespace: attach.GetNamespace(), stream: stream, auto: auto, sseWriter: newSSEWriter(w),
+		id: newToken(), namespace: attach.GetNamespace(), owner: ownerIn(r.Context()), stream: stream, auto: auto,
+		sseWriter: newSSEWriter(w),
 	}
 	if !auto {
 		g.server.events.add(e)

@@ -13,6 +13,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	patternpb "github.com/prism-data-layer/prism/gen/prism/pattern"
+	"github.com/prism-data-layer/prism/internal/limits"
+	"github.com/prism-data-layer/prism/internal/metrics"
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
 )
 
@@ -54,6 +56,7 @@ type subscription struct {
 	wanted        chan Namespace // the namespace of the first attach; receive asks, the handler opens
 	open          chan struct{}  // closed when sub is set
 	sub           *multicastregistry.Subscriber
+	metrics       *metrics.Namespace // set before the namespace is wanted
 
 	unacked atomic.Int64  // messages that were sent and want an ack, less the acks that came
 	acked   chan struct{} // an ack came
@@ -61,6 +64,7 @@ type subscription struct {
 	// Of receive alone.
 	namespace string
 	attached  map[string]struct{}
+	taken     *limits.Stream // of the namespace's limits
 	badAcks   int
 }
 
@@ -80,7 +84,12 @@ func (s *service) Subscribe(wire grpc.BidiStreamingServer[patternpb.SubscribeReq
 		wanted:        make(chan Namespace, 1), open: make(chan struct{}), acked: make(chan struct{}, 1),
 	}
 	events, sent := make(chan multicastregistry.Event), make(chan struct{})
-	s.streams.Go(func() { u.guard(u.receive) })
+	s.streams.Go(func() {
+		u.guard(u.receive)
+		<-life.Done() // a client may have nothing more to say, and listen
+		u.metrics.Attached(-len(u.attached))
+		u.taken.End()
+	})
 	s.streams.Go(func() {
 		defer close(sent)
 		u.guard(func() error { return u.send(events) })
@@ -95,6 +104,8 @@ func (s *service) Subscribe(wire grpc.BidiStreamingServer[patternpb.SubscribeReq
 			break
 		}
 		u.sub = sub
+		u.metrics.Streams(1)
+		defer u.metrics.Streams(-1)
 		close(u.open)
 		pump.Go(func() { u.guard(func() error { return u.pump(events) }) })
 	case <-life.Done():
@@ -208,6 +219,7 @@ func (u *subscription) send(events <-chan multicastregistry.Event) error {
 
 // sendEvent writes one event in frames.
 func (u *subscription) sendEvent(event multicastregistry.Event) error {
+	u.metrics.Lost(event.Dropped, len(event.LeasesLost))
 	dropped := event.Dropped
 	rest := event.Messages
 	for len(rest) > 0 || dropped > 0 {
@@ -225,6 +237,7 @@ func (u *subscription) sendEvent(event multicastregistry.Event) error {
 		}); err != nil {
 			return err
 		}
+		u.metrics.Sent(n)
 	}
 	if len(event.LeasesLost) == 0 {
 		return nil

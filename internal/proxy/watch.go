@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"iter"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -17,24 +18,34 @@ var errWatchGone = status.Error(codes.Unavailable, "the server is shutting down;
 
 // Watch implements the RPC. A client that reads slowly blocks Send, and the coordinator makes its news fewer meanwhile.
 func (s *service) Watch(req *patternpb.WatchRequest, wire grpc.ServerStreamingServer[patternpb.WatchResponse]) error {
-	n, err := s.namespace(req.GetNamespace())
+	n, err := s.enter(wire.Context(), req.GetNamespace())
 	if err != nil {
 		return err
 	}
-	match, err := expr(n.Coordinator.Config().Filter, req.GetFilter())
+	match, err := n.asked(req.GetFilter())
 	if err != nil {
 		return err
 	}
+	taken, err := n.Limits.Stream(n.owner)
+	if err != nil {
+		return err
+	}
+	defer taken.End()
+	measured := s.measured(n.Coordinator)
+	measured.Watchers(1)
+	defer measured.Watchers(-1)
 	ctx, cancel := s.drain.untilLeaving(wire.Context())
 	defer cancel()
 	metadata := req.IncludeMetadata == nil || req.GetIncludeMetadata()
-	watch := multicastregistry.Watch{Match: match, After: req.GetResumeToken(), OmitSnapshot: req.GetOmitSnapshot()}
+	watch := multicastregistry.Watch{
+		Match: n.grant.Restrict(match), After: req.GetResumeToken(), OmitSnapshot: req.GetOmitSnapshot(),
+	}
 	// A Send that is blocked by a client that does not read ends when the handler has returned, and not before.
 	sent := make(chan error, 1)
 	s.streams.Go(func() {
 		var err error
 		defer func() { sent <- recovered(recover(), err) }()
-		err = tellNews(wire, n.Coordinator.Watch(ctx, watch), metadata)
+		err = n.tellNews(wire, n.Coordinator.Watch(ctx, watch), metadata)
 	})
 	select {
 	case err = <-sent:
@@ -50,14 +61,32 @@ func (s *service) Watch(req *patternpb.WatchRequest, wire grpc.ServerStreamingSe
 	return err
 }
 
-func tellNews(
+func (e *entered) tellNews(
 	wire grpc.ServerStreamingServer[patternpb.WatchResponse], watch iter.Seq2[multicastregistry.News, error], metadata bool,
 ) error {
 	for news, err := range watch {
 		if err == nil {
+			err = e.redactNews(&news)
+		}
+		if err == nil {
 			err = wire.Send(shownNews(&news, metadata))
 		}
 		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// redactNews takes hidden fields out of news, whose events may be shared.
+func (e *entered) redactNews(news *multicastregistry.News) (err error) {
+	if !e.grant.Restricted() {
+		return nil
+	}
+	news.Events = slices.Clone(news.Events)
+	for i := range news.Events {
+		of := &news.Events[i].Identity
+		if of.Encoded, err = e.grant.RedactEncoded(of.Encoded); err != nil {
 			return err
 		}
 	}

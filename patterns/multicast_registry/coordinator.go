@@ -24,6 +24,8 @@ type Coordinator struct {
 	copied  Copy    // nil when the registry is no copy of another one
 	fielder Fielder // nil when the registry does not know its identities' fields
 
+	follower Follower // nil when the registry is no copy that tells how far it is
+
 	ledger   Ledger // nil when multicasts are not kept; so is the recaller then
 	recaller Recaller
 
@@ -58,6 +60,7 @@ func Open(ctx context.Context, cfg Config, slots Slots) (*Coordinator, error) {
 	c.prober, _ = slots.Registry.(Prober)
 	c.finder, _ = slots.Registry.(Finder)
 	c.copied, _ = slots.Registry.(Copy)
+	c.follower, _ = slots.Registry.(Follower)
 	c.fielder, _ = slots.Registry.(Fielder)
 	c.watcher, _ = slots.Registry.(Watcher)
 	var ok bool
@@ -192,6 +195,14 @@ func (c *Coordinator) Count(ctx context.Context) (n int, ok bool, err error) {
 	}
 	n, err = c.counter.Count(ctx)
 	return n, true, err
+}
+
+// Followed tells how far the copy has followed that answers reads; ok is false when none does.
+func (c *Coordinator) Followed() (f Followed, ok bool) {
+	if c.follower == nil {
+		return Followed{}, false
+	}
+	return c.follower.Followed()
 }
 
 // Ping asks every slot that can be asked whether its backend answers, and joins the errors.

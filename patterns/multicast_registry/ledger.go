@@ -38,9 +38,10 @@ func (c *Coordinator) enter(
 	if c.ledger == nil {
 		return nil, nil, nil
 	}
-	e := &entry{c: c, record: Record{ID: message.ID, Key: req.IdempotencyKey}, summary: summary{
+	e := &entry{c: c, record: Record{ID: message.ID, Key: req.ownKey()}, summary: summary{
 		State: Running, CreatedAt: start, Deadline: start.Add(req.Timeout).Add(c.cfg.Timeout), Filter: filterText(req.Filter),
 		PayloadBytes: len(req.Payload), ContentType: req.ContentType, Delivery: req.Delivery, Key: req.IdempotencyKey,
+		Owner: req.Owner,
 	}}
 	if req.IdempotencyKey == "" {
 		e.record.Summary = e.summary.encode()
@@ -247,10 +248,27 @@ func (c *Coordinator) stored(id, identity string) Message {
 	return Message{Topic: Topic(c.cfg.Namespace, identity), Identity: identity, ID: id}
 }
 
+// ownKey is the idempotency key as the record has it: that of an owner cannot be another's.
+func (r *Request) ownKey() string {
+	if r.IdempotencyKey == "" || r.Owner == "" {
+		return r.IdempotencyKey
+	}
+	return digest([]byte(r.Owner), []byte(r.IdempotencyKey))
+}
+
 // fingerprint tells requests apart that have the same idempotency key.
 func fingerprint(req *Request) string {
+	parts := [][]byte{[]byte(filterText(req.Filter)), req.Payload, []byte(req.ContentType), []byte(req.Delivery)}
+	if req.Within != nil {
+		parts = append(parts, []byte(filterText(req.Within)))
+	}
+	return digest(parts...)
+}
+
+// digest is a hash of texts, each apart from the others.
+func digest(parts ...[]byte) string {
 	h := sha256.New()
-	for _, part := range [][]byte{[]byte(filterText(req.Filter)), req.Payload, []byte(req.ContentType), []byte(req.Delivery)} {
+	for _, part := range parts {
 		var size [8]byte
 		binary.BigEndian.PutUint64(size[:], uint64(len(part)))
 		h.Write(size[:])

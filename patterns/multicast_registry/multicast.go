@@ -19,6 +19,11 @@ import (
 type Request struct {
 	// Filter selects the targets by metadata; nil matches every identity.
 	Filter *filter.Expr
+	// Within, if not nil, is what the targets have to match besides. What is kept and told of the filter does not speak of it.
+	Within *filter.Expr
+	// Owner names who sends, for the record. Requests of different owners with the same IdempotencyKey have nothing to do with
+	// each other.
+	Owner string
 	// Payload is the content, up to the namespace's MaxPayload bytes. It must not be changed afterwards.
 	Payload []byte
 	// ContentType is the media type of the payload, up to 255 bytes of printable ASCII. Default: application/octet-stream.
@@ -60,14 +65,14 @@ func (c *Coordinator) Multicast(ctx context.Context, req Request) (*Result, erro
 	}
 	waiting, cancel := withMargin(ctx, start, req.Timeout)
 	defer cancel()
-	names, revision, err := c.names(waiting, req.Filter, req.Recency)
+	names, revision, err := c.names(waiting, filter.All(req.Within, req.Filter), req.Recency)
 	switch {
 	case err != nil && waiting.Err() != nil && ctx.Err() == nil:
 		return nil, fmt.Errorf("nothing was sent: the timeout of %s passed while the targets were looked up: %w", req.Timeout, err)
 	case err != nil:
 		return nil, err
 	}
-	refused, warnings := req.refuses(len(names)), c.warnings(req.Filter)
+	refused, warnings := req.refuses(len(names)), c.warningsFor(&req)
 	switch {
 	case refused != nil && (req.DryRun || req.IdempotencyKey == ""): // a key may have been used when fewer matched
 		return nil, refused
@@ -111,6 +116,14 @@ func (c *Coordinator) Multicast(ctx context.Context, req Request) (*Result, erro
 	entry.finish(ctx, result, withdrawn)
 	req.settledLast(news, f)
 	return result, nil
+}
+
+// warningsFor returns what is suspicious about a request's filter. Within bounds they would tell of what is beyond.
+func (c *Coordinator) warningsFor(req *Request) []Warning {
+	if req.Within != nil {
+		return nil
+	}
+	return c.warnings(req.Filter)
 }
 
 // refuses returns the error of a request that so many identities match, or nil.

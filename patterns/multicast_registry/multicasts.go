@@ -35,6 +35,8 @@ type MulticastRecord struct {
 	ContentType string
 	// IdempotencyKey is the request's. Empty: none.
 	IdempotencyKey string
+	// Owner is the request's. Empty: nobody was named.
+	Owner string
 	// Result is what has become of it by now. While Running it has the ID and the Delivery only.
 	Result Result
 

@@ -26,6 +26,7 @@ type summary struct {
 	Delivery     DeliveryMode `json:"delivery"`
 	Key          string       `json:"key,omitempty"`
 	Fingerprint  string       `json:"fingerprint,omitempty"`
+	Owner        string       `json:"owner,omitempty"`
 
 	Revision  Revision       `json:"revision,omitempty"`
 	Targets   int            `json:"targets"`
@@ -80,7 +81,7 @@ func decodeSummary(raw []byte) (s summary, err error) {
 func (s *summary) record(id string) *MulticastRecord {
 	out := &MulticastRecord{
 		State: s.State, CreatedAt: s.CreatedAt, Filter: s.Filter, PayloadBytes: s.PayloadBytes, ContentType: s.ContentType,
-		IdempotencyKey: s.Key, Result: Result{ID: id, Delivery: s.Delivery},
+		IdempotencyKey: s.Key, Owner: s.Owner, Result: Result{ID: id, Delivery: s.Delivery},
 	}
 	if s.State == Running {
 		return out

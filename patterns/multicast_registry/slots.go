@@ -183,6 +183,23 @@ type Copy interface {
 	Reach(ctx context.Context, revision Revision) (Revision, error)
 }
 
+// Follower is an optional ability of a Copy that tells how far it has followed.
+type Follower interface {
+	// Followed tells how far; ok is false while nothing is copied, and reads go to the registry itself. It asks nobody.
+	Followed() (f Followed, ok bool)
+}
+
+// Followed is how far a copy has followed its registry.
+type Followed struct {
+	// Revision is what the copy reflects.
+	Revision Revision
+	// Current is when the copy was last known to have everything; when it was made, as long as it never was.
+	Current time.Time
+	// Expired counts the leases that the copy was told have ended: not those that ended before it was there, or while it began
+	// again.
+	Expired uint64
+}
+
 // Fielder is an optional ability of a registry that knows the fields of its identities without looking at each.
 type Fielder interface {
 	// Fields returns what knows them, and the backend's time; nil while nothing does, and filters are answered by scans.

@@ -52,6 +52,28 @@ func newAnd(args []*Expr, at *pointer) *Expr {
 	return &Expr{Op: And, Args: args, at: at}
 }
 
+// All returns the filter that holds where all of the given ones do; nil, which matches everything, when none asks for anything.
+// It changes none of them.
+func All(filters ...*Expr) *Expr {
+	var args []*Expr
+	for _, f := range filters {
+		switch {
+		case f.MatchesAll():
+		case f.Op == And:
+			args = append(args, f.Args...)
+		default:
+			args = append(args, f)
+		}
+	}
+	switch len(args) {
+	case 0:
+		return nil
+	case 1:
+		return args[0]
+	}
+	return newAnd(args, nil)
+}
+
 // filter parses an object whose keys are fields and logical operators.
 func (p *parser) filter(m map[string]any, at *pointer, depth int) (*Expr, error) {
 	if err := p.checkDepth(at, depth); err != nil {

@@ -215,9 +215,24 @@ func (w watched) Reach(ctx context.Context, revision multicastregistry.Revision)
 }
 
 var (
-	_ multicastregistry.Fielder = (*Registry)(nil)
-	_ multicastregistry.Sourcer = (*Registry)(nil)
+	_ multicastregistry.Fielder  = (*Registry)(nil)
+	_ multicastregistry.Follower = (*Registry)(nil)
+	_ multicastregistry.Sourcer  = (*Registry)(nil)
 )
+
+// Followed implements multicastregistry.Follower.
+func (r *Registry) Followed() (multicastregistry.Followed, bool) {
+	if r.native.Load() {
+		return multicastregistry.Followed{}, false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	current := r.heard
+	if current.IsZero() {
+		current = r.began
+	}
+	return multicastregistry.Followed{Revision: r.reached, Current: current, Expired: r.expired.Load()}, true
+}
 
 // Fields implements multicastregistry.Fielder: the copy knows them.
 func (r *Registry) Fields() (multicastregistry.Fields, time.Time) {

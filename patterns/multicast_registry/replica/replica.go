@@ -84,10 +84,11 @@ type Registry struct {
 	hurry  func()    // has the source's feed not wait for more
 	began  time.Time // what the local clock is read against
 
-	copied atomic.Pointer[index.Index]
-	hub    *watch.Hub
-	native atomic.Bool  // the copy was given up
-	offset atomic.Int64 // of the backend's clock against ours, in nanoseconds
+	copied  atomic.Pointer[index.Index]
+	hub     *watch.Hub
+	native  atomic.Bool   // the copy was given up
+	offset  atomic.Int64  // of the backend's clock against ours, in nanoseconds
+	expired atomic.Uint64 // leases, as the feed told
 
 	mu      sync.Mutex
 	reached multicastregistry.Revision // what the copy reflects
@@ -239,6 +240,7 @@ func (r *Registry) change(into *index.Index, change *multicastregistry.Change) {
 	reason := multicastregistry.LeftUnregistered
 	if change.Kind == multicastregistry.Expire {
 		reason = multicastregistry.LeftExpired
+		r.expired.Add(1)
 	}
 	r.hub.Append(change.Revision, before, after, reason)
 }

@@ -1,0 +1,150 @@
+package metrics
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
+)
+
+const (
+	// askTimeout bounds what a scrape waits for backends, all of them together.
+	askTimeout = time.Second
+	// askEvery is how long their answers are good for: any number of scrapers ask a backend no more often.
+	askEvery = 10 * time.Second
+)
+
+// Source is what a scrape asks about a namespace. A *multicastregistry.Coordinator is one.
+type Source interface {
+	// Count returns the number of live identities; ok is false when nothing counts them.
+	Count(ctx context.Context) (n int, ok bool, err error)
+	// Ping asks every backend whether it answers.
+	Ping(ctx context.Context) error
+	// Followed tells how far the copy has followed that answers reads; ok is false when none does.
+	Followed() (f multicastregistry.Followed, ok bool)
+}
+
+var _ Source = (*multicastregistry.Coordinator)(nil)
+
+// scraper is the collector of what is not counted but asked for.
+type scraper struct {
+	sources map[string]Source
+	log     *slog.Logger
+
+	identities, up, lag, revision, expiries *prometheus.Desc
+
+	mu      sync.Mutex
+	asked   time.Time
+	answers map[string]answer
+}
+
+// answer is what a namespace's backends said.
+type answer struct {
+	up         bool
+	counted    bool
+	identities int
+}
+
+func newScraper(sources map[string]Source, log *slog.Logger) *scraper {
+	desc := func(name, help string) *prometheus.Desc {
+		return prometheus.NewDesc(name, help, []string{namespaceLabel}, nil)
+	}
+	return &scraper{
+		sources: sources, log: log,
+		identities: desc("prism_namespace_identities", "Live identities. Absent while the backend does not answer."),
+		up:         desc("prism_backend_up", "1 when every backend of the namespace answers, and the copy is recent enough; else 0."),
+		lag:        desc("prism_replica_lag_seconds", "Time since the copy that answers reads was last known to have everything."),
+		revision:   desc("prism_replica_revision", "Revision of the registry that the copy reflects."),
+		expiries:   desc("prism_expiries_total", "Leases that the copy was told have ended. Every process counts all of them."),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (s *scraper) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{s.identities, s.up, s.lag, s.revision, s.expiries} {
+		out <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (s *scraper) Collect(out chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, value float64, namespace string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, namespace)
+	}
+	for name, a := range s.ask() {
+		up := 0.
+		if a.up {
+			up = 1
+		}
+		gauge(s.up, up, name)
+		if a.counted {
+			gauge(s.identities, float64(a.identities), name)
+		}
+	}
+	for name, source := range s.sources {
+		if f, ok := source.Followed(); ok {
+			gauge(s.lag, time.Since(f.Current).Seconds(), name)
+			gauge(s.revision, float64(f.Revision), name)
+			out <- prometheus.MustNewConstMetric(s.expiries, prometheus.CounterValue, float64(f.Expired), name)
+		}
+	}
+}
+
+// ask returns the answers, which nobody may change: the last ones while they are good. Who comes while they are asked for waits.
+func (s *scraper) ask() map[string]answer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.answers != nil && time.Since(s.asked) < askEvery {
+		return s.answers
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), askTimeout) // a scrape has no context
+	defer cancel()
+	var mu sync.Mutex
+	answers := make(map[string]answer, len(s.sources))
+	var asking sync.WaitGroup
+	set := func(name string, change func(*answer)) {
+		mu.Lock()
+		defer mu.Unlock()
+		a := answers[name]
+		change(&a)
+		answers[name] = a
+	}
+	for name, source := range s.sources {
+		asking.Go(func() {
+			err := safely(func() error { return source.Ping(ctx) })
+			set(name, func(a *answer) { a.up = err == nil })
+		})
+		asking.Go(func() {
+			var n int
+			var ok bool
+			err := safely(func() (err error) {
+				n, ok, err = source.Count(ctx)
+				return err
+			})
+			set(name, func(a *answer) { a.identities, a.counted = n, ok && err == nil })
+			if err != nil && !errors.Is(err, multicastregistry.ErrUnavailable) && ctx.Err() == nil {
+				s.log.LogAttrs(ctx, slog.LevelWarn, "identities could not be counted", slog.String("namespace", name),
+					slog.Any("error", err))
+			}
+		})
+	}
+	asking.Wait()
+	s.asked, s.answers = time.Now(), answers
+	return answers
+}
+
+// safely makes an error of a panic: a scrape must not end the process.
+func safely(ask func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v", p)
+		}
+	}()
+	return ask()
+}
