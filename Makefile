@@ -184,8 +184,9 @@ fmt: ## format Go and proto files
 	$(BUF) format --write
 
 .PHONY: generate
-generate: ## write gen/ and the OpenAPI document from proto/; what is stale goes away
+generate: ## write gen/ and the OpenAPI document from proto/, and the reference of the configuration; what is stale goes away
 	$(BUF) generate
+	go run ./internal/tools/configdoc
 
 .PHONY: check-generated
 check-generated: ## fail if generated files differ from what `make generate` would write

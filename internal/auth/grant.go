@@ -117,9 +117,11 @@ func ofOneMind(f *filter.Expr, metadata map[string]any) bool {
 			value = object[key]
 		}
 		list, _ := value.([]any)
-		holds := filter.MatchValue(e, list)
-		if slices.ContainsFunc(list, func(element any) bool { return filter.MatchValue(e, []any{element}) != holds }) {
-			return false
+		holds, alone := filter.MatchValue(e, list), make([]any, 1)
+		for _, alone[0] = range list {
+			if filter.MatchValue(e, alone) != holds {
+				return false
+			}
 		}
 	}
 	return true

@@ -98,3 +98,61 @@ func TestHurry(t *testing.T) {
 		}
 	})
 }
+
+// TestLostWrites has a source that comes back without what was written through the copy: reads do not wait for it for ever, and
+// wait for what is written from then on.
+func TestLostWrites(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newSource()
+		r, err := replica.New(s, replica.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() { _ = r.Run(ctx); close(ended) }()
+		defer func() { stop(); <-ended }()
+		write := func(id string) {
+			t.Helper()
+			if _, err := r.Put(ctx, mr.Identity{ID: id, TTL: mr.NoExpiry}, mr.Create); err != nil {
+				t.Fatal(err)
+			}
+		}
+		write("a")
+		write("b")
+		s.feeds <- []mr.Change{reset, put("a", 1), put("b", 2), synced(2)}
+		synctest.Wait()
+		wantReach(t, r, 0, 2)
+
+		s.Registry = newSource().Registry
+		s.away.Store(true)
+		s.live <- mr.Change{}                    // the feed ends
+		s.feeds <- []mr.Change{reset, synced(0)} // and nobody can say what there is
+		s.feeds <- []mr.Change{reset, synced(0)} // the same again
+		<-time.After(time.Second)
+		s.away.Store(false)
+		s.feeds <- []mr.Change{reset, synced(0)}
+		<-time.After(time.Second)
+		wantReach(t, r, 0, 0)
+		wantNames(t, r)
+
+		write("c")
+		waiting := make(chan error, 1)
+		go func() {
+			_, err := r.Reach(ctx, 0)
+			waiting <- err
+		}()
+		synctest.Wait()
+		select {
+		case err := <-waiting:
+			t.Fatalf("a read did not wait for what was written: %v", err)
+		default:
+		}
+		s.live <- put("c", 1)
+		if err := <-waiting; err != nil {
+			t.Error(err)
+		}
+		wantNames(t, r, "c")
+	})
+}

@@ -158,6 +158,9 @@ func (r *Registry) follow(ctx context.Context, after multicastregistry.Position)
 			into, fresh, began, ordered = index.New(), true, time.Now(), false
 		case multicastregistry.Synced:
 			if fresh {
+				if err := r.forgetLost(ctx, change.Revision); err != nil {
+					return "", err
+				}
 				r.hub.Reset(change.Revision, change.Epoch, func() { r.copied.Store(into) })
 				r.cfg.Log.LogAttrs(ctx, slog.LevelInfo, "the registry is copied", slog.Int("identities", into.Len(r.now())),
 					slog.Int64("bytes", into.Bytes()), slog.Duration("took", time.Since(began)))
@@ -188,6 +191,26 @@ func (r *Registry) follow(ctx context.Context, after multicastregistry.Position)
 		}
 	}
 	return after, nil
+}
+
+// forgetLost has reads wait no longer for what was written through here and is lost: the source has begun again without it.
+func (r *Registry) forgetLost(ctx context.Context, at multicastregistry.Revision) error {
+	r.mu.Lock()
+	floor := r.floor
+	r.mu.Unlock()
+	if floor <= at {
+		return nil
+	}
+	head, err := r.source.Head(ctx)
+	if err != nil {
+		return err
+	}
+	r.update(func() {
+		if r.floor == floor { // else something was written since, which is above it
+			r.floor = min(floor, head)
+		}
+	})
+	return nil
 }
 
 // apply makes a change in a copy that nobody sees yet.
