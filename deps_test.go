@@ -40,6 +40,7 @@ var floors = map[string]struct {
 	"internal/metrics":                     {floor: 2},
 	"internal/proxy":                       {floor: 5},
 	"internal/app":                         {floor: 6},
+	"internal/doctor":                      {floor: 7},
 	"internal/demo":                        {floor: 7},
 	"internal/bench":                       {floor: 7},
 	"internal/testenv":                     {floor: 7, tests: true},

@@ -86,7 +86,8 @@ func newRootCmd(p *program) *cobra.Command {
 			root.AddCommand(cmd)
 		}
 	}
-	add("server", newServeCmd(p), newConfigCmd(p), newNamespacesCmd(p), newDemoCmd(p), newBenchCmd(p), newTokenCmd(p))
+	add("server", newServeCmd(p), newConfigCmd(p), newTokenCmd(p), newNamespacesCmd(p), newDoctorCmd(p), newDemoCmd(p),
+		newBenchCmd(p))
 	add("identities", newRegisterCmd(p), newHeartbeatCmd(p), newUnregisterCmd(p), newEnumerateCmd(p), newWatchCmd(p),
 		newExplainCmd(p))
 	add("messages", newMulticastCmd(p), newMulticastsCmd(p), newSubscribeCmd(p))

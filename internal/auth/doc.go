@@ -50,6 +50,7 @@
 //   - Before register, heartbeat, unregister, attaching to an identity and acknowledging: [Grant.CheckIdentity]. Before register
 //     also [Grant.CheckMetadata]: otherwise a tenant could register what another tenant's filter selects and receive their
 //     messages. So two tenants' filters have to look at the same fields.
+//   - Before metadata that the caller sends are used: [Grant.CheckFields].
 //   - Before any query: [Grant.CheckFilter], and [Grant.CheckPaths] for the fields that it sorts by, counts by or asks for. Then
 //     query with [Grant.Restrict] of the caller's filter. What is said about the filter itself (warnings, clauses, the text that
 //     is kept with a multicast) is said about the caller's own, never about the restricted one; suggestions of field names leave

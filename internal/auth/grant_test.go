@@ -295,3 +295,32 @@ func decode(t *testing.T, text string) object {
 	}
 	return metadata
 }
+
+func TestCheckFields(t *testing.T) {
+	t.Parallel()
+	p, err := Compile(PolicyConfig{Namespace: "n", Rules: []Rule{{
+		Subjects: []string{"*"}, Roles: []Role{RoleRegister}, Identities: []string{"*"}, Hidden: []string{"secret", "owner.phone"},
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := p.Grant(Caller{Subject: "a", Method: MethodToken}, OpRegister)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		metadata map[string]any
+		denied   bool
+	}{
+		{nil, false},
+		{map[string]any{"room": "lab", "owner": map[string]any{"name": "x"}, "secrets": 1}, false},
+		{map[string]any{"owner": "phone"}, false},
+		{map[string]any{"secret": nil}, true},
+		{map[string]any{"owner": map[string]any{"phone": "1"}}, true},
+		{map[string]any{"owner": []any{"x", map[string]any{"phone": "1"}}}, true},
+	} {
+		if err := g.CheckFields(row.metadata); errors.Is(err, ErrPermissionDenied) != row.denied {
+			t.Errorf("%v: %v", row.metadata, err)
+		}
+	}
+}

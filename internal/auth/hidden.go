@@ -73,6 +73,31 @@ func withoutIn(value any, path []string) any {
 	return value
 }
 
+// CheckFields returns a DeniedError if metadata that the caller sends has a hidden field: who cannot see one cannot set it.
+func (g *Grant) CheckFields(metadata map[string]any) error {
+	for _, path := range g.hidden {
+		if has(metadata, path) {
+			return g.deniedField(path)
+		}
+	}
+	return nil
+}
+
+// has tells whether something is at a path, lists of objects included.
+func has(value any, path []string) bool {
+	if len(path) == 0 {
+		return true
+	}
+	switch v := value.(type) {
+	case map[string]any:
+		inner, present := v[path[0]]
+		return present && has(inner, path[1:])
+	case []any:
+		return slices.ContainsFunc(v, func(element any) bool { return has(element, path) })
+	}
+	return false
+}
+
 // RedactEncoded is Redact for metadata as multicastregistry.AppendMetadata writes it. What has no hidden field is returned as it
 // is, and mostly not even decoded.
 func (g *Grant) RedactEncoded(encoded string) (string, error) {

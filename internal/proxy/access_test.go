@@ -268,7 +268,8 @@ func fillIn(m protoreflect.Message, namespace, identity string) {
 func TestEveryMethodHasARule(t *testing.T) {
 	t.Parallel()
 	for method := range rpcs() {
-		if operations[method].Role() == "" {
+		// The list of namespaces is for everybody who is authenticated: it has those in which they have a role.
+		if op := operations[method]; op.Role() == "" && op != auth.OpListNamespaces {
 			t.Errorf("%s has no operation, or one that no role gives", method)
 		}
 		if public(method) {

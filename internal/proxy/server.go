@@ -91,6 +91,8 @@ type Config struct {
 	Logger *slog.Logger
 	// MaxAttached bounds the identities that one stream may have attached. Default: 100,000.
 	MaxAttached int
+	// AttachTimeout bounds how long a stream may be attached to nothing from its beginning. Default: 30 s.
+	AttachTimeout time.Duration
 	// SSEHeartbeat is the time between two comments that keep an idle event stream open. Default: 15 s.
 	SSEHeartbeat time.Duration
 	// WriteTimeout bounds one write to an HTTP client that does not read. Default: 30 s.
@@ -98,9 +100,10 @@ type Config struct {
 }
 
 const (
-	defaultMaxAttached  = 100_000
-	defaultSSEHeartbeat = 15 * time.Second
-	defaultWriteTimeout = 30 * time.Second
+	defaultMaxAttached   = 100_000
+	defaultAttachTimeout = 30 * time.Second
+	defaultSSEHeartbeat  = 15 * time.Second
+	defaultWriteTimeout  = 30 * time.Second
 
 	// minMessageBytes is the least bound of one gRPC message; a namespace that allows larger payloads raises it.
 	minMessageBytes = 16 << 20
@@ -143,6 +146,7 @@ type Server struct {
 // it served or not.
 func New(cfg Config) (*Server, error) {
 	cfg.MaxAttached = cmp.Or(cfg.MaxAttached, defaultMaxAttached)
+	cfg.AttachTimeout = cmp.Or(cfg.AttachTimeout, defaultAttachTimeout)
 	cfg.SSEHeartbeat = cmp.Or(cfg.SSEHeartbeat, defaultSSEHeartbeat)
 	cfg.WriteTimeout = cmp.Or(cfg.WriteTimeout, defaultWriteTimeout)
 	if cfg.Logger == nil {

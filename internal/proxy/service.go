@@ -28,11 +28,8 @@ func (s *service) Register(ctx context.Context, req *patternpb.RegisterRequest) 
 	if err != nil {
 		return nil, err
 	}
-	registered, err := n.Schema.Complete(object(req.GetMetadata()), time.Now())
+	registered, err := n.registered(req.GetIdentity(), object(req.GetMetadata()))
 	if err != nil {
-		return nil, err
-	}
-	if err := n.grant.CheckMetadata(req.GetIdentity(), registered); err != nil {
 		return nil, err
 	}
 	mode, err := putMode(req.GetMode())
@@ -68,6 +65,24 @@ func (s *service) Register(ctx context.Context, req *patternpb.RegisterRequest) 
 		metadata = &structpb.Struct{}
 	}
 	return &patternpb.RegisterResponse{Identity: identity(stored, metadata)}, nil
+}
+
+// registered completes metadata, and checks that the caller may register an identity with them.
+func (e *entered) registered(identity string, given map[string]any) (map[string]any, error) {
+	if err := e.grant.CheckIdentity(identity); err != nil {
+		return nil, err
+	}
+	if err := e.grant.CheckFields(given); err != nil {
+		return nil, err
+	}
+	completed, err := e.Schema.Complete(given, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	if err := e.grant.CheckMetadata(identity, completed); err != nil {
+		return nil, err
+	}
+	return completed, nil
 }
 
 // Heartbeat implements the RPC.

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -110,6 +111,8 @@ func (s *service) Subscribe(wire grpc.BidiStreamingServer[patternpb.SubscribeReq
 		pump.Go(func() { u.guard(func() error { return u.pump(events) }) })
 	case <-life.Done():
 	case <-s.drain.quiet:
+	case <-time.After(s.cfg.AttachTimeout):
+		end(invalid("attach", fmt.Sprintf("must come within %s", s.cfg.AttachTimeout)))
 	}
 	u.untilTheEnd()
 	pump.Wait()

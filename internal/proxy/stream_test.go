@@ -454,3 +454,17 @@ func (s *brokenSubscription) Add(ctx context.Context, topics ...string) error {
 	}
 	return s.Subscription.Add(ctx, topics...)
 }
+
+// TestNeverAttached ends a stream that is attached to nothing.
+func TestNeverAttached(t *testing.T) {
+	t.Parallel()
+	b := serve(t, Config{AttachTimeout: 50 * time.Millisecond})
+	wantError(t, b.open().end(), codes.InvalidArgument, "attach", "within")
+	b.register("a")
+	c := b.attach("a")
+	<-time.After(100 * time.Millisecond)
+	c.send(&patternpb.SubscribeRequest{Request: &patternpb.SubscribeRequest_Detach{Detach: &patternpb.Detach{Identities: []string{"a"}}}})
+	if got := c.recv().GetDetached().GetIdentities(); len(got) != 1 {
+		t.Errorf("one that was attached in time: %v", got)
+	}
+}
