@@ -231,7 +231,7 @@ func (e *examination) clock(registered client.Identity, before time.Time, took t
 		(took / 2).Round(time.Millisecond))}
 	if ahead.Abs() > maxSkew+took {
 		f.Verdict = Warning
-		f.Advice = "Leases go by the registry's clock alone and do not suffer, but whoever reads times is misled: run NTP on both sides."
+		f.Advice = "Leases go by the registry's clock alone and do not suffer, but times that are read mislead: run NTP on both sides."
 	}
 	e.found(f)
 }
