@@ -24,7 +24,7 @@ func together(t *testing.T, r *Registry, puts ...string) string {
 		}
 		calls = append(calls, &sharedCall{args: []string{mr.EncodeName(id), `{"of":"` + p + `"}`, length, mode}})
 	}
-	noError(t, r.runTogether(&r.puts, calls))
+	noError(t, r.runTogether(t.Context(), &r.puts, calls))
 	var out []string
 	for _, call := range calls {
 		if call.reply[0] != 1 && call.reply[1]+call.reply[2]+call.reply[3] != 0 {

@@ -43,14 +43,17 @@ func (r *Registry) share(ctx context.Context, s *sharing, args ...string) ([]int
 	defer cancel()
 	call := &sharedCall{ctx: bounded, args: args, done: make(chan struct{})}
 	s.mu.Lock()
-	s.waiting = append(s.waiting, call)
-	begin := s.scripts < s.most
-	if begin {
+	alone := s.scripts < s.most && len(s.waiting) == 0
+	if alone {
 		s.scripts++
+	} else {
+		s.waiting = append(s.waiting, call)
 	}
 	s.mu.Unlock()
-	if run := func() { r.runShared(s) }; begin && !r.conn.background(run) { //nolint:contextcheck // it outlives the call
-		run() // on a closed connection, where nothing is waited for: all calls are told at once
+	if alone {
+		err := r.runTogether(bounded, s, []*sharedCall{call})
+		r.handOver(s) //nolint:contextcheck // what follows is for those who wait
+		return call.reply, err
 	}
 	select {
 	case <-call.done:
@@ -60,13 +63,26 @@ func (r *Registry) share(ctx context.Context, s *sharing, args ...string) ([]int
 	}
 }
 
+// handOver ends a script that a call has run for itself. For those who came meanwhile, another runs.
+func (r *Registry) handOver(s *sharing) {
+	s.mu.Lock()
+	over := len(s.waiting) == 0
+	if over {
+		s.scripts--
+	}
+	s.mu.Unlock()
+	if run := func() { r.runShared(s) }; !over && !r.conn.background(run) {
+		run() // on a closed connection, where nothing is waited for: all calls are told at once
+	}
+}
+
 // runShared runs scripts until no call waits. It outlives the call that began it, and ends with the connection.
 func (r *Registry) runShared(s *sharing) {
 	for calls := s.take(); len(calls) > 0; calls = s.take() {
-		err := r.runTogether(s, calls)
+		err := r.runTogether(context.Background(), s, calls)
 		if _, refused := rueidis.IsRedisErr(err); refused && len(calls) > 1 {
 			for _, call := range calls { // what is wrong with one is not the fault of the others
-				call.err = r.runTogether(s, []*sharedCall{call})
+				call.err = r.runTogether(context.Background(), s, []*sharedCall{call})
 			}
 		} else {
 			for _, call := range calls {
@@ -80,13 +96,13 @@ func (r *Registry) runShared(s *sharing) {
 }
 
 // runTogether runs one script for calls, and sets their replies.
-func (r *Registry) runTogether(s *sharing, calls []*sharedCall) error {
+func (r *Registry) runTogether(ctx context.Context, s *sharing, calls []*sharedCall) error {
 	args := make([]string, 0, 1+len(s.common)+len(calls)*len(calls[0].args))
 	args = append(append(args, r.keys.identity), s.common...)
 	for _, call := range calls {
 		args = append(args, call.args...)
 	}
-	reply, err := r.change(context.Background(), s.script, []string{r.keys.leases, r.keys.head, r.keys.log}, args...)
+	reply, err := r.change(ctx, s.script, []string{r.keys.leases, r.keys.head, r.keys.log}, args...)
 	if err != nil {
 		return err
 	}
