@@ -73,7 +73,7 @@ var allOperations = map[Operation]Role{
 	OpRegister: RoleRegister, OpHeartbeat: RoleRegister, OpUnregister: RoleRegister,
 	OpEnumerate: RoleEnumerate, OpCount: RoleEnumerate, OpExplain: RoleEnumerate,
 	OpMulticast: RoleMulticast, OpGetMulticast: RoleMulticast, OpListMulticasts: RoleMulticast, OpCancelMulticast: RoleMulticast,
-	OpSubscribe: RoleSubscribe, OpAck: RoleSubscribe, OpWatch: RoleWatch, OpListNamespaces: "", OpAdmin: RoleAdmin,
+	OpSubscribe: RoleSubscribe, OpAck: RoleSubscribe, OpWatch: RoleWatch, OpListNamespaces: RoleAdmin, OpAdmin: RoleAdmin,
 }
 
 func TestRolesAndOperations(t *testing.T) {

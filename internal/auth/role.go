@@ -49,7 +49,8 @@ const (
 	OpSubscribe       Operation = "subscribe"
 	OpAck             Operation = "ack"
 	OpWatch           Operation = "watch"
-	// OpListNamespaces is to list namespaces. It needs no role: the list has those in which the caller has one, see Policy.Roles.
+	// OpListNamespaces is to list namespaces. The list shows those in which the caller has a role, see Policy.Roles; who has a
+	// grant for it is told the same.
 	OpListNamespaces Operation = "list namespaces"
 	// OpAdmin is everything else, for operators only.
 	OpAdmin Operation = "admin"
@@ -67,8 +68,8 @@ var needs = map[Operation]need{
 	OpMulticast: needed(RoleMulticast), OpGetMulticast: needed(RoleMulticast), OpListMulticasts: needed(RoleMulticast),
 	OpCancelMulticast: needed(RoleMulticast),
 	OpSubscribe:       needed(RoleSubscribe), OpAck: needed(RoleSubscribe),
-	OpWatch: needed(RoleWatch),
-	OpAdmin: needed(RoleAdmin),
+	OpWatch:          needed(RoleWatch),
+	OpListNamespaces: needed(RoleAdmin), OpAdmin: needed(RoleAdmin),
 }
 
 func needed(role Role) need { return need{role, role.bit() | RoleAdmin.bit()} }

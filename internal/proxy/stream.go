@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -112,7 +111,7 @@ func (s *service) Subscribe(wire grpc.BidiStreamingServer[patternpb.SubscribeReq
 	case <-life.Done():
 	case <-s.drain.quiet:
 	case <-time.After(s.cfg.AttachTimeout):
-		end(invalid("attach", fmt.Sprintf("must come within %s", s.cfg.AttachTimeout)))
+		end(status.Errorf(codes.Unavailable, "nothing was attached within %s; open the stream again", s.cfg.AttachTimeout))
 	}
 	u.untilTheEnd()
 	pump.Wait()

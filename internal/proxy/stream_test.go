@@ -459,7 +459,7 @@ func (s *brokenSubscription) Add(ctx context.Context, topics ...string) error {
 func TestNeverAttached(t *testing.T) {
 	t.Parallel()
 	b := serve(t, Config{AttachTimeout: 50 * time.Millisecond})
-	wantError(t, b.open().end(), codes.InvalidArgument, "attach", "within")
+	wantError(t, b.open().end(), codes.Unavailable, "", "within")
 	b.register("a")
 	c := b.attach("a")
 	<-time.After(100 * time.Millisecond)
