@@ -196,11 +196,11 @@ func TestLostNews(t *testing.T) {
 	if batch, err := sub.Next(within(t)); err != nil || len(batch.CaughtUp) != 1 {
 		t.Fatalf("%+v, %v", batch, err)
 	}
-	d.hub.lookForNews(false)
+	d.hub.lookForNews(false, false)
 	if _, err := d.conn.nc.RequestWithContext(within(t), "prism-queue."+ns+".a.1.5", []byte("hello")); err != nil {
 		t.Fatal(err)
 	}
-	d.hub.lookForNews(false)
+	d.hub.lookForNews(false, false)
 	if got := take(t, sub, 1); string(got[0].Payload) != "hello" || got[0].ID == "" {
 		t.Errorf("%+v", got)
 	}

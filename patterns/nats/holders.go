@@ -459,6 +459,7 @@ func (h *hub) gave(queues []*queue, seqs []uint64, errs []error) (failed error) 
 		delete(l.unsure, q)
 		q.hold = hold{over: seqs[i]}
 		free = append(free, q.name)
+		h.freed[q.name] = time.Now()
 	}
 	l.resume()
 	h.mu.Unlock()

@@ -45,8 +45,9 @@ type hub struct {
 	queues    map[string]*queue
 	due       []*queue
 	consumers map[*consumer]struct{}
-	lost      map[string]uint64 // by age, of queues that nobody consumes here
-	seen      uint64            // the last sequence that we know everything up to
+	lost      map[string]uint64    // by age, of queues that nobody consumes here
+	freed     map[string]time.Time // when queues were given back, lately
+	seen      uint64               // the last sequence that we know everything up to
 	closed    bool
 }
 
@@ -73,7 +74,7 @@ type queue struct {
 func openHub(ctx context.Context, d *Durability, held *stream) (*hub, error) {
 	h := &hub{
 		d: d, gone: make(chan struct{}), wake: make(chan struct{}, 1), queues: make(map[string]*queue),
-		consumers: make(map[*consumer]struct{}), lost: make(map[string]uint64),
+		consumers: make(map[*consumer]struct{}), lost: make(map[string]uint64), freed: make(map[string]time.Time),
 	}
 	h.ended, h.end = context.WithCancel(context.WithoutCancel(ctx))
 	h.holders = newHolders(h, held)
@@ -413,6 +414,17 @@ func (h *hub) lose(q *queue) {
 	clear(q.held)
 }
 
+// doubt has every queue claimed that another process held as far as we know: that it was given back is news, which may be lost.
+// The caller holds h.mu.
+func (h *hub) doubt() {
+	for _, q := range h.queues {
+		if len(q.consumers) > 0 && q.hold.by != "" {
+			q.hold.by, q.stored = "", true
+			h.mark(q)
+		}
+	}
+}
+
 // rescan has every queue looked at. The caller holds h.mu.
 func (h *hub) rescan() {
 	for _, q := range h.queues {
@@ -429,6 +441,7 @@ func (h *hub) keep() {
 	c := h.d.conn
 	epoch, dropped := c.epoch(), 0
 	var holders, news time.Time
+	rescanned := time.Now()
 	for {
 		select {
 		case <-tick.C:
@@ -442,12 +455,18 @@ func (h *hub) keep() {
 		h.holders.keep(h.ended, now)
 		again := c.epoch() != epoch
 		epoch = c.epoch()
+		h.repeat(again, now)
 		if n, err := h.news.Dropped(); err == nil && n != dropped {
 			dropped, again = n, true
 		}
 		if again || now.Sub(news) >= lookNews {
 			news = now
-			h.lookForNews(again)
+			// News of one message may be lost while those of later ones are heard: its sender's connection broke.
+			anyway := now.Sub(rescanned) >= rescanEvery
+			if again || anyway {
+				rescanned = now
+			}
+			h.lookForNews(again || anyway, again)
 		}
 		if now.Sub(holders) >= lookHolders {
 			holders = now
@@ -456,8 +475,12 @@ func (h *hub) keep() {
 	}
 }
 
-// lookForNews asks for the last sequence, and has all queues looked at when that is one nobody has told of.
-func (h *hub) lookForNews(all bool) {
+// rescanEvery is how often all queues are looked at, whatever is heard.
+const rescanEvery = 15 * time.Second
+
+// lookForNews asks for the last sequence, and has all queues looked at when that is one nobody has told of, or anyway. With doubt
+// those that others held are claimed as well.
+func (h *hub) lookForNews(all, doubt bool) {
 	h.mu.Lock()
 	idle := len(h.queues) == 0
 	h.mu.Unlock()
@@ -470,6 +493,9 @@ func (h *hub) lookForNews(all bool) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if doubt {
+		h.doubt()
+	}
 	if all || info.State.LastSeq > h.seen {
 		h.rescan()
 	}

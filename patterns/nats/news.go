@@ -3,6 +3,7 @@ package nats
 import (
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 )
@@ -34,6 +35,25 @@ func (h *hub) spreadBack(names []string) {
 		h.line(&b, name, givenBack)
 	}
 	h.send(&b)
+}
+
+// repeatFor is how long the names of queues that were given back are kept, to be told again when the connection was lost.
+const repeatFor = 10 * time.Second
+
+// repeat tells again what was given back lately, if the news of it may be lost, and forgets what is older.
+func (h *hub) repeat(lost bool, now time.Time) {
+	h.mu.Lock()
+	var names []string
+	for name, at := range h.freed {
+		switch {
+		case now.Sub(at) > repeatFor:
+			delete(h.freed, name)
+		case lost:
+			names = append(names, name)
+		}
+	}
+	h.mu.Unlock()
+	h.spreadBack(names)
 }
 
 func (h *hub) line(b *strings.Builder, name, what string) {
