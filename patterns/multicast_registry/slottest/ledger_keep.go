@@ -349,8 +349,12 @@ func (s *ledgerSuite) retention(t *testing.T) {
 		begin(t, l, again)
 		wantKept(t, l, again)
 	}
-	finish(t, l, finished)
-	wantKept(t, l, finished)
-	finish(t, l, unknown)
-	wantKept(t, l, unknown)
+	for _, r := range []mr.Record{finished, unknown} {
+		eventually(t, s.Patience, "settlements that are too old are gone", func() bool {
+			finish(t, l, r)
+			_, settled, err := l.Get(t.Context(), r.ID)
+			return err == nil && len(settled) == 0
+		})
+		wantKept(t, l, r)
+	}
 }
