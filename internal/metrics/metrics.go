@@ -18,7 +18,10 @@ package metrics
 import (
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -47,7 +50,10 @@ type Config struct {
 type Metrics struct {
 	registry   *prometheus.Registry
 	methods    map[string]*method
-	namespaces map[string]*Namespace
+	codes      []string
+	families   *families
+	namespaces atomic.Pointer[map[string]*Namespace] // replaced as a whole
+	scraper    *scraper
 	build      Build
 	log        *slog.Logger
 }
@@ -55,29 +61,57 @@ type Metrics struct {
 // New returns the metrics of a server of these namespaces.
 func New(cfg Config) *Metrics {
 	m := &Metrics{
-		registry: prometheus.NewRegistry(), methods: make(map[string]*method, len(cfg.Methods)),
-		namespaces: make(map[string]*Namespace, len(cfg.Namespaces)), build: build(cfg.Version), log: cfg.Logger,
+		registry: prometheus.NewRegistry(), methods: make(map[string]*method, len(cfg.Methods)), codes: cfg.Codes,
+		build: build(cfg.Version), log: cfg.Logger,
 	}
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
 	}
+	m.scraper = newScraper(m.log)
 	m.registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		m.build.collector(), newScraper(cfg.Namespaces, m.log),
+		m.build.collector(), m.scraper,
 	)
 	calls := newRPCs(m.registry)
 	for _, name := range cfg.Methods {
 		m.methods[name] = calls.method(name, cfg.Codes)
 	}
-	perNamespace := newFamilies(m.registry)
-	for name := range cfg.Namespaces {
-		m.namespaces[name] = perNamespace.namespace(name, cfg.Codes)
-	}
+	m.families = newFamilies(m.registry)
+	m.namespaces.Store(new(map[string]*Namespace))
+	m.Serve(cfg.Namespaces)
 	return m
 }
 
+// Serve makes these the namespaces that are served. One that was served before goes on as it was; one that is not any more keeps
+// its series until Forget, for those who still hold its handle. Serve and Forget must not be called concurrently.
+func (m *Metrics) Serve(namespaces map[string]Source) {
+	handles := maps.Clone(*m.namespaces.Load())
+	if handles == nil {
+		handles = make(map[string]*Namespace, len(namespaces))
+	}
+	for name := range namespaces {
+		if handles[name] == nil {
+			handles[name] = m.families.namespace(name, m.codes)
+		}
+	}
+	m.namespaces.Store(&handles)
+	m.scraper.ofThese(namespaces)
+}
+
+// Forget drops the series of the namespaces other than these. Handles of the others must not be used any more.
+func (m *Metrics) Forget(but []string) {
+	handles := maps.Clone(*m.namespaces.Load())
+	for name := range handles {
+		if !slices.Contains(but, name) {
+			delete(handles, name)
+			m.families.forget(name)
+		}
+	}
+	m.namespaces.Store(&handles)
+}
+
 // Namespace returns the handle of a namespace, or nil, whose methods do nothing, for one that is not served.
-func (m *Metrics) Namespace(name string) *Namespace { return m.namespaces[name] }
+func (m *Metrics) Namespace(name string) *Namespace { return (*m.namespaces.Load())[name] }
 
 // Build tells what the binary was built from.
 func (m *Metrics) Build() Build { return m.build }

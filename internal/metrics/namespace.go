@@ -59,6 +59,17 @@ func newFamilies(registry prometheus.Registerer) *families {
 	return f
 }
 
+// forget drops the series of a namespace.
+func (f *families) forget(name string) {
+	for _, v := range []interface {
+		DeletePartialMatch(labels prometheus.Labels) int
+	}{
+		f.deliveries, f.backendErrors, f.dropped, f.leasesLost, f.sent, f.acks, f.streams, f.attached, f.watchers, f.targets,
+	} {
+		v.DeletePartialMatch(prometheus.Labels{namespaceLabel: name})
+	}
+}
+
 const (
 	statuses = int(multicastregistry.Timeout) + 1
 	reasons  = int(multicastregistry.Withdrawn) + 1

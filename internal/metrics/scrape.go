@@ -34,12 +34,12 @@ var _ Source = (*multicastregistry.Coordinator)(nil)
 
 // scraper is the collector of what is not counted but asked for.
 type scraper struct {
-	sources map[string]Source
-	log     *slog.Logger
+	log *slog.Logger
 
 	identities, up, lag, revision, expiries *prometheus.Desc
 
 	mu      sync.Mutex
+	sources map[string]Source // replaced as a whole
 	asked   time.Time
 	answers map[string]answer
 }
@@ -51,18 +51,25 @@ type answer struct {
 	identities int
 }
 
-func newScraper(sources map[string]Source, log *slog.Logger) *scraper {
+func newScraper(log *slog.Logger) *scraper {
 	desc := func(name, help string) *prometheus.Desc {
 		return prometheus.NewDesc(name, help, []string{namespaceLabel}, nil)
 	}
 	return &scraper{
-		sources: sources, log: log,
+		log:        log,
 		identities: desc("prism_namespace_identities", "Live identities. Absent while the backend does not answer."),
 		up:         desc("prism_backend_up", "1 when every backend of the namespace answers, and the copy is recent enough; else 0."),
 		lag:        desc("prism_replica_lag_seconds", "Time since the copy that answers reads was last known to have everything."),
 		revision:   desc("prism_replica_revision", "Revision of the registry that the copy reflects."),
 		expiries:   desc("prism_expiries_total", "Leases that the copy was told have ended. Every process counts all of them."),
 	}
+}
+
+// ofThese makes these the namespaces to ask about.
+func (s *scraper) ofThese(sources map[string]Source) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sources, s.answers = sources, nil
 }
 
 // Describe implements prometheus.Collector.
@@ -77,7 +84,8 @@ func (s *scraper) Collect(out chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, value float64, namespace string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, namespace)
 	}
-	for name, a := range s.ask() {
+	sources, answers := s.ask()
+	for name, a := range answers {
 		up := 0.
 		if a.up {
 			up = 1
@@ -87,7 +95,7 @@ func (s *scraper) Collect(out chan<- prometheus.Metric) {
 			gauge(s.identities, float64(a.identities), name)
 		}
 	}
-	for name, source := range s.sources {
+	for name, source := range sources {
 		if f, ok := source.Followed(); ok {
 			gauge(s.lag, time.Since(f.Current).Seconds(), name)
 			gauge(s.revision, float64(f.Revision), name)
@@ -96,12 +104,13 @@ func (s *scraper) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-// ask returns the answers, which nobody may change: the last ones while they are good. Who comes while they are asked for waits.
-func (s *scraper) ask() map[string]answer {
+// ask returns whom it asks, and the answers, which nobody may change: the last ones while they are good. Who comes while they are
+// asked for waits.
+func (s *scraper) ask() (map[string]Source, map[string]answer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.answers != nil && time.Since(s.asked) < askEvery {
-		return s.answers
+		return s.sources, s.answers
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), askTimeout) // a scrape has no context
 	defer cancel()
@@ -136,7 +145,7 @@ func (s *scraper) ask() map[string]answer {
 	}
 	asking.Wait()
 	s.asked, s.answers = time.Now(), answers
-	return answers
+	return s.sources, answers
 }
 
 // safely makes an error of a panic: a scrape must not end the process.

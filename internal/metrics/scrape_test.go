@@ -69,9 +69,10 @@ func TestBounds(t *testing.T) {
 		panics.count = func(context.Context) (int, bool, error) { panic("a fault") }
 		blind.count = func(context.Context) (int, bool, error) { return 0, false, nil }
 		broken.count = func(context.Context) (int, bool, error) { return 0, true, errors.New("broken") }
-		s := newScraper(map[string]Source{"good": good, "stuck": stuck, "panics": panics, "blind": blind, "broken": broken}, New(Config{}).log)
+		s := newScraper(New(Config{}).log)
+		s.ofThese(map[string]Source{"good": good, "stuck": stuck, "panics": panics, "blind": blind, "broken": broken})
 		began := time.Now()
-		got := s.ask()
+		_, got := s.ask()
 		if took := time.Since(began); took != askTimeout {
 			t.Errorf("took %s", took)
 		}

@@ -48,33 +48,36 @@ var operations = map[string]auth.Operation{
 	patternpb.MulticastRegistryPattern_ListNamespaces_FullMethodName:  auth.OpListNamespaces,
 }
 
-// public tells whether a method needs no credentials: health, for probes, and reflection, which tells what is in the .proto.
+// public tells whether a method needs no credentials: health, for probes, and reflection, which tells what is in the .proto. It
+// is answered even while draining.
 func public(method string) bool {
 	return strings.HasPrefix(method, "/grpc.health.v1.Health/") || strings.HasPrefix(method, "/grpc.reflection.")
 }
 
-type operationKey struct{}
-
-// admit finds out who is calling. The context that it returns carries the caller and the operation.
-func (s *Server) admit(ctx context.Context, method string) (context.Context, error) {
-	if public(method) {
-		return ctx, nil
-	}
+// admit finds out who is calling. The context that it returns carries the caller and the call, which it completes.
+func (s *Server) admit(ctx context.Context, method string, c *inflight) (context.Context, error) {
 	op, known := operations[method]
 	if !known {
 		return ctx, &auth.DeniedError{Operation: auth.Operation(method), Detail: "the method is in no table of operations"}
 	}
-	caller, err := s.caller(ctx)
-	if err != nil {
+	var err error
+	c.op, c.by = op, s.serving.Load().authenticator
+	if c.admitted, err = s.caller(ctx, c.by); err != nil {
 		return ctx, err
 	}
-	return context.WithValue(auth.NewContext(ctx, caller), operationKey{}, op), nil
+	return context.WithValue(auth.NewContext(ctx, c.caller), inflightKey{}, c), nil
+}
+
+// admitted is a caller, and what proved who they are.
+type admitted struct {
+	caller auth.Caller
+	shown  auth.Credentials
 }
 
 // caller finds out who makes a call: one that came through the memory pipe by its ticket, another by its credentials.
-func (s *Server) caller(ctx context.Context) (auth.Caller, error) {
-	if s.cfg.Authenticator == nil {
-		return auth.Caller{}, nil
+func (s *Server) caller(ctx context.Context, authenticator *auth.Authenticator) (admitted, error) {
+	if authenticator == nil {
+		return admitted{}, nil
 	}
 	from, ok := peer.FromContext(ctx)
 	if ok && fromMemory(from.Addr) {
@@ -86,50 +89,69 @@ func (s *Server) caller(ctx context.Context) (auth.Caller, error) {
 			shown.PeerCertificates = auth.PeerCertificates(&info.State)
 		}
 	}
-	return s.authenticate(ctx, metadata.ValueFromIncomingContext(ctx, "authorization"), shown)
+	return authenticate(ctx, authenticator, metadata.ValueFromIncomingContext(ctx, "authorization"), shown)
 }
 
 // authenticate completes credentials by the token of an Authorization header, and asks who has them.
-func (s *Server) authenticate(ctx context.Context, authorization []string, shown auth.Credentials) (_ auth.Caller, err error) {
-	if shown.Bearer, err = auth.ParseBearer(authorization...); err != nil {
-		return auth.Caller{}, err
+func authenticate(
+	ctx context.Context, authenticator *auth.Authenticator, authorization []string, shown auth.Credentials,
+) (a admitted, err error) {
+	a.shown = shown
+	if a.shown.Bearer, err = auth.ParseBearer(authorization...); err != nil {
+		return admitted{}, err
 	}
-	return s.cfg.Authenticator.Authenticate(ctx, shown)
+	a.caller, err = authenticator.Authenticate(ctx, a.shown)
+	return a, err
 }
 
 // entered is a namespace with what the caller may do there in the call's operation.
 type entered struct {
-	Namespace
+	*served
 
 	grant auth.Grant
 	// owner is the caller, as records of multicasts have it. Empty without authentication.
 	owner string
 }
 
-// enter finds a namespace and what the caller may do there, and counts the call. To a caller who may do nothing there it makes
-// no difference whether it exists.
+// enter finds a namespace and what the caller may do there, and counts the call, of which it holds the namespace until its end.
+// To a caller who may do nothing there it makes no difference whether it exists.
 func (s *Server) enter(ctx context.Context, name string) (entered, error) {
-	op, _ := ctx.Value(operationKey{}).(auth.Operation)
-	e, err := s.enterFor(ctx, name, op)
+	c := callOf(ctx)
+	e, err := s.hold(ctx, name, c)
 	if err == nil {
-		err = e.Limits.Call(e.owner, op)
+		err = e.Limits.Call(e.owner, c.op)
 	}
 	return e, err
 }
 
-// enterFor is enter for an operation that is not the call's own, or not all of it, which counts as no call.
+// hold is enter without counting the call.
+func (s *Server) hold(ctx context.Context, name string, c *inflight) (entered, error) {
+	for {
+		e, err := s.enterFor(ctx, name, c.op)
+		if err != nil {
+			return e, err
+		}
+		if err = c.enter(e.drain); err == nil {
+			return e, nil
+		}
+		if again, gone := s.namespace(name); gone == nil && again.drain == e.drain {
+			return e, err // and not replaced in this moment
+		}
+	}
+}
 
+// enterFor is enter for an operation that is not the call's own, or not all of it: it counts and holds nothing.
 func (s *Server) enterFor(ctx context.Context, name string, op auth.Operation) (entered, error) {
 	n, err := s.namespace(name)
 	if err != nil {
-		if s.cfg.Authenticator != nil {
+		if s.serving.Load().authenticator != nil {
 			name = cmp.Or(name, multicastregistry.DefaultNamespace)
 			err = &auth.DeniedError{Operation: op, Namespace: shorten(name), Detail: "there is no such namespace"}
 		}
 		return entered{}, err
 	}
 	caller, _ := auth.FromContext(ctx)
-	e := entered{Namespace: n, owner: ownerOf(caller)}
+	e := entered{served: n, owner: ownerOf(caller)}
 	e.grant, err = n.Policy.Grant(caller, op)
 	return e, err
 }
@@ -197,35 +219,36 @@ func (e *entered) mayKnow(record *multicastregistry.MulticastRecord) bool {
 const ticketHeader = "prism-ticket"
 
 // tickets are the HTTP requests under way, and who sent them.
-type tickets struct{ callers sync.Map } // ticket -> auth.Caller
+type tickets struct{ callers sync.Map } // ticket -> admitted
 
-func (t *tickets) issue(caller auth.Caller) (ticket string, end func()) {
+func (t *tickets) issue(to admitted) (ticket string, end func()) {
 	ticket = newToken()
-	t.callers.Store(ticket, caller)
+	t.callers.Store(ticket, to)
 	return ticket, func() { t.callers.Delete(ticket) }
 }
 
-func (t *tickets) caller(shown []string) (auth.Caller, error) {
+func (t *tickets) caller(shown []string) (admitted, error) {
 	if len(shown) == 1 {
 		if caller, ok := t.callers.Load(shown[0]); ok {
-			return caller.(auth.Caller), nil
+			return caller.(admitted), nil
 		}
 	}
-	return auth.Caller{}, &auth.UnauthenticatedError{Fault: auth.Missing, Detail: "the call has no ticket of an HTTP request"}
+	return admitted{}, &auth.UnauthenticatedError{Fault: auth.Missing, Detail: "the call has no ticket of an HTTP request"}
 }
 
 // admitHTTP finds out who sent a request, and returns one whose context says so. end must be called when it has been answered.
 func (g *gateway) admitHTTP(r *http.Request) (_ *http.Request, end func(), err error) {
-	if g.server.cfg.Authenticator == nil {
+	authenticator := g.server.serving.Load().authenticator
+	if authenticator == nil {
 		return r, func() {}, nil
 	}
 	shown := auth.Credentials{PeerCertificates: auth.PeerCertificates(r.TLS)}
-	caller, err := g.server.authenticate(r.Context(), r.Header.Values("Authorization"), shown)
+	sender, err := authenticate(r.Context(), authenticator, r.Header.Values("Authorization"), shown)
 	if err != nil {
 		return r, func() {}, err
 	}
-	ticket, end := g.server.tickets.issue(caller)
-	ctx := context.WithValue(auth.NewContext(r.Context(), caller), ticketKey{}, ticket)
+	ticket, end := g.server.tickets.issue(sender)
+	ctx := context.WithValue(auth.NewContext(r.Context(), sender.caller), ticketKey{}, ticket)
 	return r.WithContext(ctx), end, nil
 }
 
@@ -239,9 +262,19 @@ func ticketOf(ctx context.Context, _ *http.Request) metadata.MD {
 	return nil
 }
 
-// errExpired ends a stream that outlives its caller's credentials.
-var errExpired = status.Error(codes.Unauthenticated,
-	"unauthenticated: credentials are expired; open the stream again with new ones")
+var (
+	// errExpired ends a stream that outlives its caller's credentials.
+	errExpired = status.Error(codes.Unauthenticated,
+		"unauthenticated: credentials are expired; open the stream again with new ones")
+	// errRevoked ends a stream whose caller's credentials are not accepted any more, or not as they were.
+	errRevoked = status.Error(codes.Unauthenticated,
+		"unauthenticated: who may call was changed; open the stream again, with credentials that are accepted now")
+)
+
+// ends tells whether a stream ends with the cause of its context, whatever it made of that.
+func ends(cause error) bool {
+	return cause == errExpired || cause == errRevoked || cause == errMoved //nolint:errorlint // our own, and never wrapped
+}
 
 // untilExpiry returns a context that ends when the caller's credentials do.
 func untilExpiry(ctx context.Context) (context.Context, context.CancelFunc) {

@@ -283,7 +283,7 @@ func TestEveryMethodHasARule(t *testing.T) {
 	}
 	g := guard(t, auth.Config{Tokens: staticTokens("op")}, rules{"default": {{Subjects: []string{"*"}, Roles: []auth.Role{auth.RoleAdmin}}}}, nil)
 	in := metadata.NewIncomingContext(g.ctx, metadata.Pairs("authorization", "Bearer "+tokenOf("op")))
-	if _, err := g.admit(in, "/prism.pattern.MulticastRegistryPattern/New"); !errors.Is(err, auth.ErrPermissionDenied) {
+	if _, err := g.admit(in, "/prism.pattern.MulticastRegistryPattern/New", new(inflight)); !errors.Is(err, auth.ErrPermissionDenied) {
 		t.Errorf("a method that is in no table: %v", err)
 	}
 }

@@ -49,7 +49,7 @@ type ackRequest struct {
 
 // ack serves messages:ack. It answers when the acks are on their way, in the order of the calls.
 func (g *gateway) ack(w http.ResponseWriter, r *http.Request, vars map[string]string) {
-	if g.server.cfg.Authenticator != nil {
+	if g.server.serving.Load().authenticator != nil {
 		if _, err := g.server.enterFor(r.Context(), vars["namespace"], auth.OpAck); err != nil {
 			g.fail(w, r, err)
 			return

@@ -12,44 +12,94 @@ import (
 // lastWords bounds what comes after the last call has ended: sending trailers and closing idle connections.
 const lastWords = time.Second
 
-// drainer counts the calls in flight and knows whether the server is leaving.
+// drainer counts the calls in flight and knows whether the server, or a namespace of it, is leaving.
 type drainer struct {
 	leaving chan struct{}   // closed when draining begins
 	serving context.Context //nolint:containedctx // ends when draining begins; of no request
 	depart  context.CancelFunc
-	quiet   chan struct{} // closed when, while draining, the last call has ended
-	empty   chan struct{} // closed when, while draining, the last call and the last stream have ended
+	quiet   chan struct{}   // closed when, while draining, the last call has ended
+	empty   chan struct{}   // closed when, while draining, the last call and the last stream have ended
+	whole   context.Context //nolint:containedctx // ends when the streams that are left are cut off; of no request
+	cut     context.CancelFunc
 
-	mu      sync.Mutex
-	left    bool
-	calls   int
-	streams int // of subscribers, which end when nothing more can come
+	mu       sync.Mutex
+	left     bool
+	calls    int
+	streams  int // of subscribers, which end when nothing more can come
+	children map[*drainer]struct{}
 }
 
 func newDrainer() *drainer {
-	d := &drainer{leaving: make(chan struct{}), quiet: make(chan struct{}), empty: make(chan struct{})}
+	d := &drainer{
+		leaving: make(chan struct{}), quiet: make(chan struct{}), empty: make(chan struct{}), children: make(map[*drainer]struct{}),
+	}
 	d.serving, d.depart = context.WithCancel(context.Background())
+	d.whole, d.cut = context.WithCancel(context.Background())
 	return d
 }
 
-// begin counts a call, or a subscriber's stream, in; end must be called when it has ended. It refuses once draining has begun.
-func (d *drainer) begin(subscriber bool) (end func(), err error) {
+// child returns a drainer of a part: its streams are told also when the whole leaves, which refuses no call of the part that has
+// begun with the whole.
+func (d *drainer) child() *drainer {
+	c := newDrainer()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.children[c] = struct{}{}
+	d.tell(c)
+	return c
+}
+
+// forget lets go of a child.
+func (d *drainer) forget(c *drainer) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.children, c)
+	c.depart()
+	c.cut()
+}
+
+// tell passes on to a child what has come true. The caller holds d.mu.
+func (d *drainer) tell(c *drainer) {
+	if !d.left {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	closeOnce(c.leaving)
+	c.depart()
+	if d.calls == 0 {
+		closeOnce(c.quiet)
+	}
+}
+
+// errLeft refuses a call that comes too late.
+var errLeft = status.Error(codes.Unavailable, "the server is shutting down; call again, perhaps elsewhere")
+
+// begin counts a call, or an endless stream, in; end must be called when it has ended. It refuses once draining has begun.
+func (d *drainer) begin(endless bool) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.left {
-		return nil, status.Error(codes.Unavailable, "the server is shutting down; call again, perhaps elsewhere")
+		return errLeft
 	}
-	count := &d.calls
-	if subscriber {
-		count = &d.streams
+	d.count(endless, 1)
+	return nil
+}
+
+// end counts out what begin counted in.
+func (d *drainer) end(endless bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.count(endless, -1)
+	d.settle()
+}
+
+func (d *drainer) count(endless bool, by int) {
+	if endless {
+		d.streams += by
+	} else {
+		d.calls += by
 	}
-	*count++
-	return func() {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		*count--
-		d.settle()
-	}, nil
 }
 
 // untilLeaving returns a context that ends when draining begins.
@@ -70,7 +120,7 @@ func (d *drainer) leave() bool {
 		return false
 	}
 	d.left = true
-	close(d.leaving)
+	closeOnce(d.leaving)
 	d.depart()
 	d.settle()
 	return true
@@ -78,7 +128,13 @@ func (d *drainer) leave() bool {
 
 // settle closes what has come true. The caller holds d.mu.
 func (d *drainer) settle() {
-	if !d.left || d.calls > 0 {
+	if !d.left {
+		return
+	}
+	for c := range d.children {
+		d.tell(c)
+	}
+	if d.calls > 0 {
 		return
 	}
 	closeOnce(d.quiet)

@@ -280,11 +280,12 @@ func (s *Server) ping(ctx context.Context) map[string]string {
 	defer cancel()
 	var mu sync.Mutex
 	var asking sync.WaitGroup
-	states := make(map[string]string, len(s.names))
-	for _, name := range s.names {
+	now := s.serving.Load()
+	states := make(map[string]string, len(now.names))
+	for name, n := range now.namespaces {
 		asking.Go(func() {
 			state := stateOK
-			if err := s.pingOne(ctx, s.namespaces[name].Coordinator); err != nil {
+			if err := s.pingOne(ctx, n.Coordinator); err != nil {
 				state = clean(err.Error())
 				s.log.LogAttrs(ctx, slog.LevelWarn, "not ready", slog.String("namespace", name), slog.Any("error", err))
 			}

@@ -53,30 +53,27 @@ func newToken() string {
 	return hex.EncodeToString(raw[:])
 }
 
-// ours tells whether a method belongs to the pattern's service. Health and reflection are answered even while draining.
-func ours(method string) bool {
-	return strings.HasPrefix(method, "/"+patternpb.MulticastRegistryPattern_ServiceDesc.ServiceName+"/")
-}
-
 func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
 	ctx, id := withRequestID(ctx)
 	_ = grpc.SetHeader(ctx, metadata.Pairs(requestIDHeader, id)) // fails only when the call has ended already
-	call := s.metrics.Begin(info.FullMethod)
-	defer func() { ended(call, err) }()
+	rpc := s.metrics.Begin(info.FullMethod)
+	defer func() { ended(rpc, err) }()
 	defer func() { err = s.failed(ctx, info.FullMethod, err) }()
 	defer func() { s.blame(ctx, req, err) }()
 	defer func() { s.audit(ctx, info.FullMethod, req, resp, err) }()
 	defer func() { err = recovered(recover(), err) }()
-	if ctx, err = s.admit(ctx, info.FullMethod); err != nil {
+	if public(info.FullMethod) {
+		return next(ctx, req)
+	}
+	var c inflight
+	if ctx, err = s.admit(ctx, info.FullMethod, &c); err != nil {
 		return nil, err
 	}
-	if ours(info.FullMethod) {
-		end, err := s.drain.begin(false)
-		if err != nil {
-			return nil, err
-		}
-		defer end()
+	if err := s.drain.begin(false); err != nil {
+		return nil, err
 	}
+	defer s.drain.end(false)
+	defer c.leave()
 	return next(ctx, req)
 }
 
@@ -84,32 +81,37 @@ func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 	ctx, id := withRequestID(stream.Context())
 	_ = stream.SetHeader(metadata.Pairs(requestIDHeader, id)) // see unary
 	metered := &meteredStream{ServerStream: stream}
-	call := s.metrics.Begin(info.FullMethod)
-	defer func() { ended(call, err) }()
+	rpc := s.metrics.Begin(info.FullMethod)
+	defer func() { ended(rpc, err) }()
 	defer func() { err = s.failed(ctx, info.FullMethod, err) }()
 	defer func() { s.blame(ctx, metered, err) }()
 	defer func() { s.audit(ctx, info.FullMethod, nil, nil, err) }()
 	defer func() { err = recovered(recover(), err) }()
-	if ctx, err = s.admit(ctx, info.FullMethod); err != nil {
+	if public(info.FullMethod) {
+		return next(srv, &contextStream{ServerStream: metered, ctx: ctx})
+	}
+	// A stream that only the server sends on is one call with a long answer: it is waited for like a unary one. Watch has no
+	// end of its own.
+	c := inflight{endless: info.IsClientStream || info.FullMethod == patternpb.MulticastRegistryPattern_Watch_FullMethodName}
+	if ctx, err = s.admit(ctx, info.FullMethod, &c); err != nil {
 		return err
 	}
 	ctx, cancel := untilExpiry(ctx)
 	defer cancel()
+	ctx, c.cancel = context.WithCancelCause(ctx)
+	defer c.cancel(nil)
+	defer s.open.add(&c)()
+	c.recheck(ctx, s.serving.Load().authenticator) // it may have changed before the stream was noted
 	defer func() {
-		if context.Cause(ctx) == errExpired { //nolint:errorlint // our own, and never wrapped
-			err = errExpired
+		if ends(context.Cause(ctx)) {
+			err = context.Cause(ctx)
 		}
 	}()
-	if ours(info.FullMethod) {
-		// A stream that only the server sends on is one call with a long answer: it is waited for like a unary one. Watch has no
-		// end of its own.
-		endless := info.IsClientStream || info.FullMethod == patternpb.MulticastRegistryPattern_Watch_FullMethodName
-		end, err := s.drain.begin(endless)
-		if err != nil {
-			return err
-		}
-		defer end()
+	if err := s.drain.begin(c.endless); err != nil {
+		return err
 	}
+	defer s.drain.end(c.endless)
+	defer c.leave()
 	return next(srv, &contextStream{ServerStream: metered, ctx: ctx})
 }
 

@@ -15,11 +15,7 @@ import (
 )
 
 // newMetrics returns the metrics of a server: it knows methods and codes, which the metrics do not.
-func newMetrics(cfg Config, namespaces map[string]Namespace) *metrics.Metrics {
-	sources := make(map[string]metrics.Source, len(namespaces))
-	for name, n := range namespaces {
-		sources[name] = n.Coordinator
-	}
+func newMetrics(cfg Config, sources map[string]metrics.Source) *metrics.Metrics {
 	desc := patternpb.MulticastRegistryPattern_ServiceDesc
 	var methods, names []string
 	for _, m := range desc.Methods {

@@ -114,7 +114,7 @@ func (u *subscription) enter(name string) error {
 		return invalid("attach/namespace", fmt.Sprintf(
 			"one stream serves one namespace, this one %q; open another stream", u.namespace))
 	}
-	n, err := u.server.enterFor(u.life, name, auth.OpSubscribe)
+	n, err := u.server.hold(u.life, name, callOf(u.life))
 	if err != nil {
 		return err
 	}
@@ -122,7 +122,7 @@ func (u *subscription) enter(name string) error {
 		return err
 	}
 	u.namespace, u.metrics = n.Coordinator.Config().Namespace, u.server.measured(n.Coordinator)
-	u.wanted <- n.Namespace // has room: asked once
+	u.wanted <- n.served // has room: asked once
 	select {
 	case <-u.open:
 		return nil

@@ -208,7 +208,7 @@ func (g *gateway) readyz(w http.ResponseWriter, r *http.Request, _ map[string]st
 			code, answer.Status = http.StatusServiceUnavailable, "not ready"
 		}
 	}
-	if a := g.server.cfg.Authenticator; a != nil {
+	if a := g.server.serving.Load().authenticator; a != nil {
 		if err := a.Ready(); err != nil {
 			code, answer.Status, answer.Auth = http.StatusServiceUnavailable, "not ready", clean(err.Error())
 		}

@@ -27,9 +27,8 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"slices"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -105,8 +104,10 @@ const (
 	defaultSSEHeartbeat  = 15 * time.Second
 	defaultWriteTimeout  = 30 * time.Second
 
-	// minMessageBytes is the least bound of one gRPC message; a namespace that allows larger payloads raises it.
+	// minMessageBytes is the least bound of one gRPC message; a namespace that allows larger payloads raises it, by what comes
+	// around a payload too.
 	minMessageBytes = 16 << 20
+	messageOverhead = 1 << 20
 	// maxHeaderBytes bounds the headers of a call: a token of 16 KiB fits. maxRequestBytes bounds those of an HTTP request together
 	// with its URL, which may hold a filter, or thousands of identities.
 	maxHeaderBytes  = 64 << 10
@@ -121,9 +122,9 @@ const (
 type Server struct {
 	cfg        Config
 	log        *slog.Logger
-	namespaces map[string]Namespace
-	names      []string // of namespaces, in order
-	maxMessage int      // bytes of one gRPC message
+	serving    atomic.Pointer[serving]
+	open       calls // streams that are open
+	maxMessage int   // bytes of one gRPC message
 	metrics    *metrics.Metrics
 
 	health *health.Server
@@ -153,30 +154,19 @@ func New(cfg Config) (*Server, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{
-		cfg: cfg, log: cfg.Logger, namespaces: make(map[string]Namespace), maxMessage: minMessageBytes,
+		cfg: cfg, log: cfg.Logger, maxMessage: minMessageBytes,
 		health: health.NewServer(), pipe: bufconn.Listen(pipeBytes), drain: newDrainer(),
 		events: &events{by: make(map[string]*eventStream)},
 	}
+	now, err := s.newServing(cfg.Namespaces, cfg.Authenticator, &serving{})
+	if err != nil {
+		return nil, err
+	}
+	s.serving.Store(now)
 	for _, n := range cfg.Namespaces {
-		c := n.Coordinator.Config()
-		if _, twice := s.namespaces[c.Namespace]; twice {
-			return nil, fmt.Errorf("namespace %q is given twice", c.Namespace)
-		}
-		if n.Policy == nil {
-			n.Policy = auth.AllowAll(c.Namespace)
-			if cfg.Authenticator != nil { // which says its name, as others do
-				n.Policy, _ = auth.Compile(auth.PolicyConfig{Namespace: c.Namespace}) // no rule is wrong
-			}
-		}
-		s.namespaces[c.Namespace] = n
-		s.names = append(s.names, c.Namespace)
-		s.maxMessage = max(s.maxMessage, c.MaxPayload+1<<20)
+		s.maxMessage = max(s.maxMessage, messageBytes(n))
 	}
-	if len(s.names) == 0 {
-		return nil, errors.New("there is no namespace to serve: give at least one")
-	}
-	slices.Sort(s.names)
-	s.metrics = newMetrics(cfg, s.namespaces)
+	s.metrics = newMetrics(cfg, now.sources())
 	s.newGRPC()
 	if err := s.newHTTP(); err != nil {
 		return nil, err
@@ -268,32 +258,4 @@ func (s *Server) Serve(grpcListener, httpListener net.Listener) error {
 		_ = s.Drain(gone) // nothing to wait for: the server cannot serve
 	}
 	return failed
-}
-
-// namespace finds a namespace by the name in a request.
-func (s *Server) namespace(name string) (Namespace, error) {
-	if name == "" {
-		name = multicastregistry.DefaultNamespace
-	}
-	n, ok := s.namespaces[name]
-	if !ok {
-		const most = 10
-		known := s.names
-		more := ""
-		if len(known) > most {
-			known, more = known[:most], ", …"
-		}
-		return n, fmt.Errorf("namespace %q: %w; this server has: %s%s (ListNamespaces tells more)",
-			shorten(name), multicastregistry.ErrNotFound, strings.Join(known, ", "), more)
-	}
-	return n, nil
-}
-
-// shorten keeps what a message quotes to a readable length.
-func shorten(s string) string {
-	const most = 64
-	if len(s) <= most {
-		return s
-	}
-	return strings.ToValidUTF8(s[:most], "") + "…"
 }

@@ -131,8 +131,9 @@ func (s *service) ListNamespaces(
 ) (*patternpb.ListNamespacesResponse, error) {
 	out := &patternpb.ListNamespacesResponse{}
 	caller, _ := auth.FromContext(ctx)
-	for _, name := range s.names {
-		n := s.namespaces[name]
+	now := s.serving.Load()
+	for _, name := range now.names {
+		n := now.namespaces[name]
 		if len(n.Policy.Roles(caller)) == 0 {
 			continue
 		}
@@ -157,7 +158,7 @@ func (s *service) ListNamespaces(
 	return out, nil
 }
 
-func (s *service) count(ctx context.Context, n Namespace) (count int, ok bool, err error) {
+func (s *service) count(ctx context.Context, n *served) (count int, ok bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, countTimeout)
 	defer cancel()
 	return n.Coordinator.Count(ctx)

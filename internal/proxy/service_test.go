@@ -366,7 +366,7 @@ func TestNewRefuses(t *testing.T) {
 		t.Errorf("no namespaces: %v", err)
 	}
 	b := serve(t, Config{})
-	n := b.namespaces["default"]
+	n := b.serving.Load().namespaces["default"].Namespace
 	if _, err := New(Config{Namespaces: []Namespace{n, n}}); err == nil || !strings.Contains(err.Error(), "twice") {
 		t.Errorf("one namespace twice: %v", err)
 	}

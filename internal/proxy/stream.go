@@ -53,9 +53,10 @@ type subscription struct {
 	end    context.CancelCauseFunc
 
 	confirmations chan *patternpb.SubscribeResponse
-	wanted        chan Namespace // the namespace of the first attach; receive asks, the handler opens
-	open          chan struct{}  // closed when sub is set
+	wanted        chan *served  // the namespace of the first attach; receive asks, the handler opens
+	open          chan struct{} // closed when sub and drain are set
 	sub           *multicastregistry.Subscriber
+	drain         *drainer           // of the namespace
 	metrics       *metrics.Namespace // set before the namespace is wanted
 
 	unacked atomic.Int64  // messages that were sent and want an ack, less the acks that came
@@ -71,7 +72,7 @@ type subscription struct {
 var (
 	// errServed ends a stream whose client has closed its side and is attached to nothing: nothing more can arrive.
 	errServed = errors.New("served")
-	errGone   = status.Error(codes.Unavailable, "the server is shutting down; attach again, perhaps elsewhere")
+	errGone   = status.Error(codes.Unavailable, "the server is shutting down, or the namespace is being changed; attach again")
 )
 
 // Subscribe implements the RPC.
@@ -81,7 +82,7 @@ func (s *service) Subscribe(wire grpc.BidiStreamingServer[patternpb.SubscribeReq
 	u := &subscription{
 		server: s.Server, wire: wire, life: life, end: end, attached: make(map[string]struct{}),
 		confirmations: make(chan *patternpb.SubscribeResponse, maxConfirmations),
-		wanted:        make(chan Namespace, 1), open: make(chan struct{}), acked: make(chan struct{}, 1),
+		wanted:        make(chan *served, 1), open: make(chan struct{}), acked: make(chan struct{}, 1),
 	}
 	events, sent := make(chan multicastregistry.Event), make(chan struct{})
 	s.streams.Go(func() {
@@ -96,6 +97,7 @@ func (s *service) Subscribe(wire grpc.BidiStreamingServer[patternpb.SubscribeReq
 	})
 
 	var pump sync.WaitGroup
+	quiet := s.drain.quiet
 	select {
 	case n := <-u.wanted:
 		sub, err := n.Coordinator.Subscribe(life)
@@ -103,17 +105,20 @@ func (s *service) Subscribe(wire grpc.BidiStreamingServer[patternpb.SubscribeReq
 			end(err)
 			break
 		}
-		u.sub = sub
+		u.sub, u.drain = sub, n.drain
 		u.metrics.Streams(1)
 		defer u.metrics.Streams(-1)
 		close(u.open)
 		pump.Go(func() { u.guard(func() error { return u.pump(events) }) })
 	case <-life.Done():
-	case <-s.drain.quiet:
+	case <-quiet:
 	case <-time.After(s.cfg.AttachTimeout):
 		end(status.Errorf(codes.Unavailable, "nothing was attached within %s; open the stream again", s.cfg.AttachTimeout))
 	}
-	u.untilTheEnd()
+	if u.sub != nil {
+		quiet = u.drain.quiet
+	}
+	u.untilTheEnd(quiet)
 	pump.Wait()
 	if u.sub != nil {
 		if err := u.sub.Close(); err != nil {
@@ -128,13 +133,13 @@ func (s *service) Subscribe(wire grpc.BidiStreamingServer[patternpb.SubscribeReq
 	return nil
 }
 
-// untilTheEnd returns when the stream's life has ended. A server that is leaving ends it through send; should send be
+// untilTheEnd returns when the stream's life has ended. A server or a namespace that is leaving ends it through send; should send be
 // stuck with a client that does not read, it is ended here.
-func (u *subscription) untilTheEnd() {
+func (u *subscription) untilTheEnd(quiet <-chan struct{}) {
 	select {
 	case <-u.life.Done():
 		return
-	case <-u.server.drain.quiet:
+	case <-quiet:
 	}
 	wait(u.life.Done(), ackGrace+farewell)
 	u.end(errGone)
@@ -176,9 +181,10 @@ func (u *subscription) pump(events chan<- multicastregistry.Event) error {
 	}
 }
 
-// send writes what there is to write until the stream ends, or the server leaves.
+// send writes what there is to write until the stream ends, or the server leaves, or the namespace.
 func (u *subscription) send(events <-chan multicastregistry.Event) error {
-	leaving := u.server.drain.leaving
+	from, opened := u.server.drain, u.open
+	leaving := from.leaving
 	var quiet, acked <-chan struct{}
 	var settled <-chan time.Time // all that was accepted by then is written
 	grace := time.NewTimer(time.Hour)
@@ -191,10 +197,14 @@ func (u *subscription) send(events <-chan multicastregistry.Event) error {
 			err = u.wire.Send(confirmation)
 		case event := <-events:
 			err = u.sendEvent(event)
+		case <-opened:
+			if opened = nil; leaving != nil {
+				from, leaving = u.drain, u.drain.leaving
+			}
 		case <-leaving:
-			leaving, quiet = nil, u.server.drain.quiet
+			leaving, quiet = nil, from.quiet
 			err = u.wire.Send(&patternpb.SubscribeResponse{Response: &patternpb.SubscribeResponse_Closing{
-				Closing: &patternpb.Closing{Reason: "the server is shutting down"},
+				Closing: &patternpb.Closing{Reason: u.server.whyClosing()},
 			}})
 		case <-quiet:
 			quiet, settled = nil, time.After(settleGrace)

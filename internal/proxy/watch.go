@@ -14,7 +14,7 @@ import (
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
 )
 
-var errWatchGone = status.Error(codes.Unavailable, "the server is shutting down; watch again, perhaps elsewhere")
+var errWatchGone = status.Error(codes.Unavailable, "the server is shutting down, or the namespace is being changed; watch again")
 
 // Watch implements the RPC. A client that reads slowly blocks Send, and the coordinator makes its news fewer meanwhile.
 func (s *service) Watch(req *patternpb.WatchRequest, wire grpc.ServerStreamingServer[patternpb.WatchResponse]) error {
@@ -34,7 +34,7 @@ func (s *service) Watch(req *patternpb.WatchRequest, wire grpc.ServerStreamingSe
 	measured := s.measured(n.Coordinator)
 	measured.Watchers(1)
 	defer measured.Watchers(-1)
-	ctx, cancel := s.drain.untilLeaving(wire.Context())
+	ctx, cancel := n.drain.untilLeaving(wire.Context())
 	defer cancel()
 	metadata := req.IncludeMetadata == nil || req.GetIncludeMetadata()
 	watch := multicastregistry.Watch{

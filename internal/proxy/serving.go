@@ -1,0 +1,170 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/prism-data-layer/prism/internal/auth"
+	"github.com/prism-data-layer/prism/internal/metrics"
+	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
+)
+
+// serving is what a server serves at one moment. It is replaced as a whole and never changed.
+type serving struct {
+	authenticator *auth.Authenticator // nil: nobody is asked
+	namespaces    map[string]*served
+	names         []string // in order
+}
+
+// served is a namespace that is served, and the calls in it.
+type served struct {
+	Namespace
+
+	given *auth.Policy // the policy that it came with, which may be nil
+	drain *drainer
+}
+
+// errMoved ends a stream that its namespace does not wait for any longer.
+var errMoved = status.Error(codes.Unavailable, "the namespace is being changed; open the stream again")
+
+// newServing returns what is to be served from now on. Of what was served before, a namespace with the same coordinator and the
+// same policy keeps its streams.
+func (s *Server) newServing(namespaces []Namespace, authenticator *auth.Authenticator, before *serving) (*serving, error) {
+	now := &serving{authenticator: authenticator, namespaces: make(map[string]*served, len(namespaces))}
+	for _, n := range namespaces {
+		c := n.Coordinator.Config()
+		if _, twice := now.namespaces[c.Namespace]; twice {
+			return nil, fmt.Errorf("namespace %q is given twice", c.Namespace)
+		}
+		as := &served{Namespace: n, given: n.Policy}
+		was := before.namespaces[c.Namespace]
+		same := was != nil && was.given == as.given && (before.authenticator == nil) == (authenticator == nil)
+		switch {
+		case same:
+			as.Policy = was.Policy
+		case n.Policy != nil:
+		case authenticator == nil:
+			as.Policy = auth.AllowAll(c.Namespace)
+		default: // which says its name, as others do
+			as.Policy, _ = auth.Compile(auth.PolicyConfig{Namespace: c.Namespace}) // no rule is wrong
+		}
+		if same && was.Coordinator == n.Coordinator {
+			as.drain = was.drain
+		} else {
+			as.drain = s.drain.child()
+		}
+		now.namespaces[c.Namespace] = as
+		now.names = append(now.names, c.Namespace)
+	}
+	if len(now.names) == 0 {
+		return nil, errors.New("there is no namespace to serve: give at least one")
+	}
+	slices.Sort(now.names)
+	return now, nil
+}
+
+// sources are what metrics ask about.
+func (n *serving) sources() map[string]metrics.Source {
+	sources := make(map[string]metrics.Source, len(n.namespaces))
+	for name, served := range n.namespaces {
+		sources[name] = served.Coordinator
+	}
+	return sources
+}
+
+// Reconfigure serves other namespaces from now on, and asks another authenticator, which may be nil, who is calling. What is
+// wrong with them changes nothing. A namespace that comes with the coordinator and the policy that it had keeps its calls and
+// streams, whatever else of it is new. In one that is gone, or has another coordinator or policy, calls finish, and streams are
+// told to be opened again, as when the server drains; streams whose credentials are not accepted any more are ended. It returns
+// when no call uses a coordinator that it was not given; when ctx ends, the streams that do are cut off, and it goes on waiting
+// for the calls. It must not be called concurrently. While the server drains it fails.
+func (s *Server) Reconfigure(ctx context.Context, namespaces []Namespace, authenticator *auth.Authenticator) error {
+	select {
+	case <-s.drain.leaving:
+		return errLeft
+	default:
+	}
+	before := s.serving.Load()
+	for _, n := range namespaces {
+		if need := messageBytes(n); need > s.maxMessage {
+			return fmt.Errorf("namespace %q: max_payload is %d bytes, and this server takes messages for %d at most since its start: "+
+				"restart it", n.Coordinator.Config().Namespace, n.Coordinator.Config().MaxPayload, s.maxMessage-messageOverhead)
+		}
+	}
+	now, err := s.newServing(namespaces, authenticator, before)
+	if err != nil {
+		return err
+	}
+	var leaving []*drainer
+	for name, n := range before.namespaces {
+		if after := now.namespaces[name]; after == nil || after.drain != n.drain {
+			leaving = append(leaving, n.drain)
+		}
+	}
+	s.metrics.Serve(now.sources())
+	s.serving.Store(now)
+	for _, d := range leaving {
+		d.leave()
+	}
+	if before.authenticator != authenticator {
+		s.open.recheck(ctx, authenticator)
+	}
+	for _, d := range leaving {
+		select {
+		case <-d.empty:
+		case <-ctx.Done():
+			d.cut()
+			<-d.empty
+		}
+		s.drain.forget(d)
+	}
+	s.metrics.Forget(slices.Collect(maps.Keys(now.namespaces)))
+	return nil
+}
+
+// whyClosing tells a stream why it is to end.
+func (s *Server) whyClosing() string {
+	select {
+	case <-s.drain.leaving:
+		return "the server is shutting down"
+	default:
+		return "the namespace is being changed"
+	}
+}
+
+// messageBytes is how large the messages of a namespace may be.
+func messageBytes(n Namespace) int { return n.Coordinator.Config().MaxPayload + messageOverhead }
+
+// namespace finds a namespace by the name in a request.
+func (s *Server) namespace(name string) (*served, error) {
+	if name == "" {
+		name = multicastregistry.DefaultNamespace
+	}
+	now := s.serving.Load()
+	if n, ok := now.namespaces[name]; ok {
+		return n, nil
+	}
+	const most = 10
+	known, more := now.names, ""
+	if len(known) > most {
+		known, more = known[:most], ", …"
+	}
+	return nil, fmt.Errorf("namespace %q: %w; this server has: %s%s (ListNamespaces tells more)",
+		shorten(name), multicastregistry.ErrNotFound, strings.Join(known, ", "), more)
+}
+
+// shorten keeps what a message quotes to a readable length.
+func shorten(s string) string {
+	const most = 64
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "…"
+}
