@@ -4,7 +4,10 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -35,9 +38,14 @@ func newServeCmd(p *program) *cobra.Command {
 		Long: `Run a server: the gRPC API on one address, the HTTP/JSON API on another. Without a configuration there is one namespace,
 "default", in the memory of the process.
 
+With a configuration file the server follows it: when the file changes, or on SIGHUP, namespaces that are new, changed or gone,
+access, limits, schemas and accepted credentials are taken over without dropping anybody else's streams. A file that cannot be
+used changes nothing, and the log says why.
+
 SIGTERM and Ctrl-C drain: streams are told, calls in flight finish, and the exit code is 0. A second signal ends at once.`,
 		Example: `  prism serve
   prism serve --config prism.yaml --log-format json
+  kill -HUP $(pidof prism)                                      # takes over a changed prism.yaml at once
   prism serve --grpc-addr 127.0.0.1:0 --http-addr 127.0.0.1:0   # free ports; it prints which`,
 		Args:              args(cobra.NoArgs, "no arguments"),
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -80,11 +88,32 @@ func (p *program) logger(cmd *cobra.Command, f serveFlags) (*slog.Logger, error)
 }
 
 func (p *program) serve(ctx context.Context, f serveFlags, logger *slog.Logger) error {
+	cfg, err := f.load()
+	if err != nil {
+		return configFault(err)
+	}
+	var options []app.Option
+	if f.config != "" {
+		hangups := make(chan os.Signal, 1)
+		signal.Notify(hangups, syscall.SIGHUP)
+		defer signal.Stop(hangups)
+		options = append(options, app.WithReload(app.Reload{Load: f.load, File: f.config, Now: hangups}))
+	}
+	return app.Run(ctx, cfg, logger, func(at app.Addresses) {
+		fmt.Fprintf(p.out, "gRPC listens on %s\nHTTP listens on http://%s\n", at.GRPC, at.HTTP)
+		if at.Admin != "" {
+			fmt.Fprintf(p.out, "metrics, health and profiles are on http://%s\n", at.Admin)
+		}
+	}, options...)
+}
+
+// load reads the configuration. Flags outdo the file.
+func (f serveFlags) load() (app.Config, error) {
 	cfg := app.Default()
 	if f.config != "" {
 		var err error
 		if cfg, err = app.Load(f.config); err != nil {
-			return configFault(err)
+			return cfg, err
 		}
 	}
 	if f.grpc != "" {
@@ -98,10 +127,5 @@ func (p *program) serve(ctx context.Context, f serveFlags, logger *slog.Logger) 
 		cfg.Listen.Admin = f.admin
 	}
 	cfg.Version = version
-	return app.Run(ctx, cfg, logger, func(at app.Addresses) {
-		fmt.Fprintf(p.out, "gRPC listens on %s\nHTTP listens on http://%s\n", at.GRPC, at.HTTP)
-		if at.Admin != "" {
-			fmt.Fprintf(p.out, "metrics, health and profiles are on http://%s\n", at.Admin)
-		}
-	})
+	return cfg, nil
 }

@@ -227,3 +227,33 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	}
 	stop()
 }
+
+// SIGHUP makes a server take over its changed configuration.
+func TestHangup(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "prism.yaml")
+	config := func(names ...string) {
+		t.Helper()
+		text := "namespaces:\n"
+		for _, name := range names {
+			text += "  - {name: " + name + ", pattern: multicast-registry, backend_slots: {registry: {type: memory}, messaging: {type: memory}}}\n"
+		}
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	config("default")
+	cmd, addr, _, errOut := realServer(t, "--grpc-addr", "127.0.0.1:0", "--config", file)
+	ok(t, addr, "register", "dev-1")
+	config("default", "fleet")
+	if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	errOut.await("configuration reloaded", 1)
+	ok(t, addr, "register", "dev-2", "--namespace", "fleet")
+	if got := ok(t, addr, "enumerate", "--count"); !strings.Contains(got, "1") {
+		t.Errorf("the default namespace has lost its identity: %s", got)
+	}
+	if strings.Contains(errOut.String(), "need a restart") {
+		t.Errorf("an address of a flag counts as changed: %s", errOut)
+	}
+}

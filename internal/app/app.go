@@ -8,13 +8,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"slices"
+	"sync"
 	"syscall"
 
-	"github.com/prism-data-layer/prism/internal/limits"
 	"github.com/prism-data-layer/prism/internal/proxy"
-	"github.com/prism-data-layer/prism/internal/schema"
-	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
 )
 
 // Addresses are where a running server can be reached, as host:port with the ports that were really taken.
@@ -30,7 +27,11 @@ type Addresses struct {
 // Run serves a configuration until ctx ends, then drains within the configuration's drain timeout and returns nil. It calls
 // ready, if there is one, once everything is open and connections are accepted. Any number of Runs may share a process.
 // A nil logger logs nothing.
-func Run(ctx context.Context, cfg Config, logger *slog.Logger, ready func(Addresses)) (err error) {
+func Run(ctx context.Context, cfg Config, logger *slog.Logger, ready func(Addresses), with ...Option) (err error) {
+	var o options
+	for _, option := range with {
+		option(&o)
+	}
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
@@ -58,17 +59,23 @@ func Run(ctx context.Context, cfg Config, logger *slog.Logger, ready func(Addres
 		return err
 	}
 	defer secured.close()
-	running, err := start(ctx, cfg, logger)
+	follower := reloader{logger: logger}
+	if o.reload != nil {
+		follower.Reload = *o.reload
+		follower.seen = follower.read()
+	}
+	if follower.running, err = start(ctx, cfg, logger); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, follower.running.closeBut(&running{})) }()
+	server, err := proxy.New(proxy.Config{ //nolint:contextcheck // it outlives ctx by its drain; each call has its own context
+		Namespaces: follower.running.served(), Authenticator: follower.running.authenticator, TLS: secured.tls, Audit: secured.audit,
+		Version: cfg.Version, Logger: logger,
+	})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, running.close()) }()
-	serving := proxy.Config{Namespaces: running.namespaces, Version: cfg.Version, Logger: logger}
-	secured.apply(&serving)
-	server, err := proxy.New(serving) //nolint:contextcheck // a server outlives ctx by its drain; each call has its own context
-	if err != nil {
-		return err
-	}
+	follower.server = server
 	admin.serve(server.Admin(), logger)
 	defer admin.close() //nolint:contextcheck // see above; and before what it tells about
 	served := make(chan error, 1)
@@ -79,16 +86,25 @@ func Run(ctx context.Context, cfg Config, logger *slog.Logger, ready func(Addres
 	if ready != nil {
 		ready(at)
 	}
+	var following sync.WaitGroup
+	follow, unfollow := context.WithCancel(ctx)
+	defer unfollow()
+	if o.reload != nil {
+		following.Go(func() { follower.run(follow) })
+	}
 	select {
 	case err := <-served:
+		unfollow()
+		following.Wait()
 		return err
 	case <-ctx.Done():
 	}
-	logger.LogAttrs(ctx, slog.LevelInfo, "draining", slog.Duration("timeout", cfg.DrainTimeout))
-	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.DrainTimeout)
+	following.Wait()
+	logger.LogAttrs(ctx, slog.LevelInfo, "draining", slog.Duration("timeout", follower.running.cfg.DrainTimeout))
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), follower.running.cfg.DrainTimeout)
 	defer cancel()
 	if err := server.Drain(drain); err != nil {
-		logger.LogAttrs(ctx, slog.LevelWarn, "calls were cut off", slog.Duration("after", cfg.DrainTimeout))
+		logger.LogAttrs(ctx, slog.LevelWarn, "calls were cut off", slog.Duration("after", follower.running.cfg.DrainTimeout))
 	}
 	return <-served
 }
@@ -104,56 +120,4 @@ func listen(ctx context.Context, address, which string) (net.Listener, error) {
 	}
 	return nil, fmt.Errorf("listen on %s: %w; choose another address with --%s-addr, or listen.%s in the configuration",
 		address, err, which, which)
-}
-
-// runningNamespaces are the namespaces of a configuration, open.
-type runningNamespaces struct {
-	namespaces  []proxy.Namespace
-	connections *connections
-}
-
-// start opens every namespace, or none.
-func start(ctx context.Context, cfg Config, logger *slog.Logger) (*runningNamespaces, error) {
-	r := &runningNamespaces{connections: newConnections(ctx, logger)}
-	for _, n := range cfg.Namespaces {
-		if err := r.add(ctx, n); err != nil {
-			return nil, errors.Join(fmt.Errorf("open namespace %q: %w", n.Namespace, err), r.close())
-		}
-		logger.LogAttrs(ctx, slog.LevelInfo, "namespace open", slog.String("namespace", n.Namespace),
-			slog.String("registry", n.Registry.Type), slog.String("messaging", n.Messaging.Type),
-			slog.String("durability", n.Durability.Type))
-	}
-	return r, nil
-}
-
-func (r *runningNamespaces) add(ctx context.Context, n Namespace) error {
-	slots, err := open(ctx, n, r.connections)
-	if err != nil {
-		return err
-	}
-	c, err := multicastregistry.Open(ctx, n.Config, slots)
-	if err != nil {
-		return err
-	}
-	var described *schema.Schema
-	if n.Schema != nil {
-		if described, err = schema.New(*n.Schema); err != nil {
-			return errors.Join(fmt.Errorf("identity_schema: %w", err), c.Close())
-		}
-	}
-	r.namespaces = append(r.namespaces, proxy.Namespace{
-		Coordinator: c, Schema: described, Limits: limits.New(n.Limits),
-		Registry: n.Registry.Type, Messaging: n.Messaging.Type, Durability: n.Durability.Type,
-	})
-	return nil
-}
-
-// close closes the coordinators, then what they stand on.
-func (r *runningNamespaces) close() error {
-	var errs []error
-	for _, n := range slices.Backward(r.namespaces) {
-		errs = append(errs, n.Coordinator.Close())
-	}
-	r.connections.close()
-	return errors.Join(errs...)
 }

@@ -19,9 +19,10 @@ import (
 
 // Defaults of Config.
 const (
-	DefaultGRPC         = "127.0.0.1:8980"
-	DefaultHTTP         = "127.0.0.1:8981"
-	DefaultDrainTimeout = 10 * time.Second
+	DefaultGRPC           = "127.0.0.1:8980"
+	DefaultHTTP           = "127.0.0.1:8981"
+	DefaultDrainTimeout   = 10 * time.Second
+	DefaultStartupTimeout = 30 * time.Second
 )
 
 // maxConfigBytes is the largest configuration file: far more than anyone writes, little enough to parse without care.
@@ -42,6 +43,8 @@ type Config struct {
 	// AuditLog is a file to which an entry is appended for each change and each call that was denied, as JSON lines; "stderr" is
 	// the standard error. Empty: nothing is noted.
 	AuditLog string
+	// StartupTimeout is the longest wait for backends that cannot be reached at the start. 0: the start fails at once.
+	StartupTimeout time.Duration
 	// DrainTimeout is the longest wait for calls in flight when the server is told to end.
 	DrainTimeout time.Duration
 	// Namespaces are served by this process: at least one, with distinct names.
@@ -159,6 +162,7 @@ type Durability struct {
 func Default() Config {
 	return Config{
 		Listen: Listen{GRPC: DefaultGRPC, HTTP: DefaultHTTP}, DrainTimeout: DefaultDrainTimeout,
+		StartupTimeout: DefaultStartupTimeout,
 		Namespaces: []Namespace{{
 			Config:   defaults(multicastregistry.DefaultNamespace),
 			Registry: Registry{Type: typeMemory}, Messaging: Messaging{Type: typeMemory},

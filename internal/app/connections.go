@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"slices"
 	"sync"
 
@@ -12,114 +11,148 @@ import (
 	"github.com/prism-data-layer/prism/patterns/redis"
 )
 
-// connections are what the slots of all namespaces stand on, each opened once however many slots name it, and the loops
-// that slots need. They close in the reverse order of opening.
+// connections are what the slots of all namespaces stand on, each opened once however many slots name it, and closed when the
+// last one of them has ended. They are for one goroutine.
 type connections struct {
-	redis     map[string]*redis.Conn // by configuration
-	messaging map[redisMessaging]*redis.Messaging
-	nats      map[string]*nats.Conn
-	embedded  map[embedded]*nats.Server
+	logger *slog.Logger
+	open   map[any]*connection // by redisKey, natsKey, redisMessaging and embedded
+}
 
-	logger  *slog.Logger
-	life    context.Context // of the loops
+// connection is something that slots share.
+type connection struct {
+	value any
+	users int
+	close func()
+}
+
+// The keys say what makes a connection another one.
+type (
+	redisKey string // its configuration
+	natsKey  string
+	// embedded is a NATS server in this process.
+	embedded struct{ listen, storeDir string }
+	// redisMessaging is a messaging slot on Redis: the namespaces of one share its subscriptions.
+	redisMessaging struct {
+		conn *redis.Conn
+		cfg  redis.MessagingConfig
+	}
+)
+
+func newConnections(logger *slog.Logger) *connections {
+	return &connections{logger: logger, open: make(map[any]*connection)}
+}
+
+// slot is what one slot of a namespace has opened: connections, of which it may have some to itself, and loops. They end in the
+// reverse order.
+type slot struct {
+	connections *connections
+	logger      *slog.Logger
+
+	life    context.Context //nolint:containedctx // of the loops
 	stop    context.CancelFunc
 	running sync.WaitGroup
 	closers []func()
 }
 
-// embedded is what makes a NATS server in this process another one.
-type embedded struct{ listen, storeDir string }
-
-// redisMessaging is what makes a messaging slot on Redis another one: the namespaces of one share its subscriptions.
-type redisMessaging struct {
-	conn *redis.Conn
-	cfg  redis.MessagingConfig
+// slot returns one that has opened nothing yet. The context is left when the loops begin, so that they end with close only.
+func (c *connections) slot(ctx context.Context) *slot {
+	s := &slot{connections: c, logger: c.logger}
+	s.life, s.stop = context.WithCancel(context.WithoutCancel(ctx))
+	return s
 }
 
-// newConnections returns no connections yet. The context is left when the loops begin, so that they end with close only.
-func newConnections(ctx context.Context, logger *slog.Logger) *connections {
-	c := &connections{
-		logger: logger, redis: make(map[string]*redis.Conn), nats: make(map[string]*nats.Conn),
-		messaging: make(map[redisMessaging]*redis.Messaging), embedded: make(map[embedded]*nats.Server),
+// run runs a loop of the slot until close.
+func (s *slot) run(loop func(ctx context.Context) error) {
+	s.running.Go(func() { _ = loop(s.life) }) // it ends with its context
+}
+
+func (s *slot) closeLater(closer func()) { s.closers = append(s.closers, closer) }
+
+func (s *slot) close() {
+	s.stop()
+	s.running.Wait()
+	for _, closer := range slices.Backward(s.closers) {
+		closer()
 	}
-	c.life, c.stop = context.WithCancel(context.WithoutCancel(ctx))
-	return c
 }
 
-// run runs a loop of a slot until close.
-func (c *connections) run(loop func(ctx context.Context) error) {
-	c.running.Go(func() { _ = loop(c.life) }) // it ends with its context
+// share returns what is open under the key, or opens it, for the slot until its close.
+func share[T any](s *slot, key any, open func() (value T, closer func(), err error)) (T, error) {
+	all := s.connections.open
+	c := all[key]
+	if c == nil {
+		value, closer, err := open()
+		if err != nil {
+			return value, err
+		}
+		c = &connection{value: value, close: closer}
+		all[key] = c
+	}
+	c.users++
+	s.closeLater(func() {
+		if c.users--; c.users == 0 {
+			delete(all, key)
+			c.close()
+		}
+	})
+	return c.value.(T), nil
 }
 
-func (c *connections) closeLater(closer func()) { c.closers = append(c.closers, closer) }
-
-func (c *connections) toRedis(ctx context.Context, cfg redis.Config) (*redis.Conn, error) {
+func (s *slot) toRedis(ctx context.Context, cfg redis.Config) (*redis.Conn, error) {
 	plain := cfg
 	plain.TLS = nil
-	key := identify(plain, cfg.TLS)
-	if conn := c.redis[key]; conn != nil {
-		return conn, nil
-	}
-	conn, err := redis.Open(ctx, cfg)
-	if err != nil {
-		return nil, err
-	}
-	c.redis[key] = conn
-	c.closeLater(conn.Close)
-	return conn, nil
+	return share(s, redisKey(identify(plain, cfg.TLS)), func() (*redis.Conn, func(), error) {
+		conn, err := redis.Open(ctx, cfg)
+		if err != nil {
+			return nil, nil, err
+		}
+		return conn, conn.Close, nil
+	})
 }
 
-func (c *connections) redisMessaging(ctx context.Context, conn *redis.Conn, cfg redis.MessagingConfig) (*redis.Messaging, error) {
-	key := redisMessaging{conn, cfg}
-	if m := c.messaging[key]; m != nil {
-		return m, nil
-	}
-	m, err := redis.OpenMessaging(ctx, conn, cfg)
-	if err != nil {
-		return nil, err
-	}
-	c.messaging[key] = m
-	c.closeLater(m.Close)
-	return m, nil
+func (s *slot) redisMessaging(ctx context.Context, conn *redis.Conn, cfg redis.MessagingConfig) (*redis.Messaging, error) {
+	return share(s, redisMessaging{conn, cfg}, func() (*redis.Messaging, func(), error) {
+		m, err := redis.OpenMessaging(ctx, conn, cfg)
+		if err != nil {
+			return nil, nil, err
+		}
+		return m, m.Close, nil
+	})
 }
 
-func (c *connections) toNATS(ctx context.Context, cfg NATS) (*nats.Conn, error) {
+func (s *slot) toNATS(ctx context.Context, cfg NATS) (*nats.Conn, error) {
 	plain := cfg
 	plain.TLS = nil
-	key := identify(plain, cfg.TLS)
-	if conn := c.nats[key]; conn != nil {
-		return conn, nil
-	}
-	cfg.Log = c.logger
-	conn, err := c.dialNATS(ctx, cfg)
-	if err != nil {
-		return nil, err
-	}
-	c.nats[key] = conn
-	c.closeLater(conn.Close)
-	return conn, nil
-}
-
-func (c *connections) dialNATS(ctx context.Context, cfg NATS) (*nats.Conn, error) {
-	if !cfg.Embedded {
-		return nats.Open(ctx, cfg.Config)
-	}
-	which := embedded{listen: cfg.Listen, storeDir: cfg.StoreDir}
-	server := c.embedded[which]
-	if server == nil {
-		var err error
-		server, err = nats.StartEmbedded(ctx, nats.EmbeddedConfig{Listen: cfg.Listen, StoreDir: cfg.StoreDir, Log: c.logger})
+	cfg.Log = s.logger
+	dial := func() (*nats.Conn, error) { return nats.Open(ctx, cfg.Config) }
+	if cfg.Embedded {
+		server, err := s.embedded(ctx, cfg)
 		if err != nil {
 			return nil, err
 		}
-		if host, _, _ := net.SplitHostPort(cfg.Listen); cfg.Listen != "" && !net.ParseIP(host).IsLoopback() && host != "localhost" {
-			c.logger.LogAttrs(ctx, slog.LevelWarn, "the NATS server in this process takes everybody who can reach it, without a password",
+		dial = func() (*nats.Conn, error) { return server.Connect(ctx, cfg.Config) }
+	}
+	return share(s, natsKey(identify(plain, cfg.TLS)), func() (*nats.Conn, func(), error) {
+		conn, err := dial()
+		if err != nil {
+			return nil, nil, err
+		}
+		return conn, conn.Close, nil
+	})
+}
+
+func (s *slot) embedded(ctx context.Context, cfg NATS) (*nats.Server, error) {
+	return share(s, embedded{listen: cfg.Listen, storeDir: cfg.StoreDir}, func() (*nats.Server, func(), error) {
+		server, err := nats.StartEmbedded(ctx, nats.EmbeddedConfig{Listen: cfg.Listen, StoreDir: cfg.StoreDir, Log: s.logger})
+		if err != nil {
+			return nil, nil, err
+		}
+		if cfg.Listen != "" && !loopback(cfg.Listen) {
+			s.logger.LogAttrs(ctx, slog.LevelWarn, "the NATS server in this process takes everybody who can reach it, without a password",
 				slog.String("listen", cfg.Listen))
 		}
-		c.embedded[which] = server
-		c.closeLater(server.Shutdown)
-	}
-	return server.Connect(ctx, cfg.Config)
+		return server, server.Shutdown, nil
+	})
 }
 
 // identify returns the same text for the same configuration. The part about TLS comes without its pointer, whose address
@@ -130,12 +163,4 @@ func identify[C, T any](cfg C, tls *T) string {
 		text += fmt.Sprintf("%#v", *tls)
 	}
 	return text
-}
-
-func (c *connections) close() {
-	c.stop()
-	c.running.Wait()
-	for _, closer := range slices.Backward(c.closers) {
-		closer()
-	}
 }

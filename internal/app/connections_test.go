@@ -1,6 +1,7 @@
 package app
 
 import (
+	"errors"
 	"log/slog"
 	"testing"
 
@@ -13,8 +14,8 @@ import (
 func TestConnectionsAreShared(t *testing.T) {
 	cert := testenv.NewCertificate(t)
 	server := testenv.NewRedis(t, "--tls-cert-file", cert.Cert, "--tls-key-file", cert.Key, "--tls-ca-cert-file", cert.CA, "--tls-auth-clients", "no")
-	c := newConnections(t.Context(), slog.New(slog.DiscardHandler))
-	defer c.close()
+	all := newConnections(slog.New(slog.DiscardHandler))
+	c := all.slot(t.Context())
 	secure := func() redis.Config { return redis.Config{Host: server.Addr, TLS: &redis.TLS{CA: cert.CA}} }
 	first, err := c.toRedis(t.Context(), secure())
 	if err != nil {
@@ -46,7 +47,31 @@ func TestConnectionsAreShared(t *testing.T) {
 		t.Fatalf("embedded: %v", err)
 	}
 	named, err := c.toNATS(t.Context(), NATS{Embedded: true, Config: nats.Config{Name: "other"}})
-	if err != nil || named == here || len(c.embedded) != 1 {
-		t.Errorf("%d embedded servers, %v", len(c.embedded), err)
+	servers := func() (n int) {
+		for key := range all.open {
+			if _, ok := key.(embedded); ok {
+				n++
+			}
+		}
+		return n
+	}
+	if err != nil || named == here || servers() != 1 {
+		t.Errorf("%d embedded servers, %v", servers(), err)
+	}
+	// What is shared ends with the last who uses it.
+	other := all.slot(t.Context())
+	if again, err := other.toRedis(t.Context(), secure()); err != nil || again != first {
+		t.Errorf("another slot has another connection, %v", err)
+	}
+	if again, err := other.toNATS(t.Context(), NATS{Embedded: true}); err != nil || again != here {
+		t.Errorf("another slot has another connection, %v", err)
+	}
+	c.close()
+	if err := errors.Join(first.Ping(t.Context()), here.Ping(t.Context())); err != nil || len(all.open) != 3 {
+		t.Errorf("%d are open, %v; want those of the other slot", len(all.open), err)
+	}
+	other.close()
+	if len(all.open) > 0 {
+		t.Errorf("%d are still open", len(all.open))
 	}
 }

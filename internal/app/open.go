@@ -34,23 +34,9 @@ const (
 	enumerateScan    = "scan"    // by fetching everything
 )
 
-// open fills the slots of a namespace over the connections it needs. It is the only place that knows every backend.
-func open(ctx context.Context, n Namespace, c *connections) (multicastregistry.Slots, error) {
-	var slots multicastregistry.Slots
-	var err error
-	if slots.Registry, err = openRegistry(ctx, n, c); err != nil {
-		return slots, slotError(slotRegistry, err)
-	}
-	if slots.Messaging, err = openMessaging(ctx, n.Messaging, c); err != nil {
-		return slots, slotError(slotMessaging, err)
-	}
-	if slots.Durability, err = openDurability(ctx, n, c); err != nil {
-		return slots, slotError(slotDurability, err)
-	}
-	return slots, nil
-}
+// How each slot is opened, on what it is given. They are the only places that know every backend.
 
-func openRegistry(ctx context.Context, n Namespace, c *connections) (multicastregistry.Registry, error) {
+func openRegistry(ctx context.Context, n Namespace, s *slot) (multicastregistry.Registry, error) {
 	r := n.Registry
 	if err := r.validate(r.Type, n.Namespace); err != nil {
 		return nil, err
@@ -59,11 +45,11 @@ func openRegistry(ctx context.Context, n Namespace, c *connections) (multicastre
 	case typeMemory:
 		return memory.NewRegistry(r.Memory), nil
 	case typeRedis:
-		conn, err := c.toRedis(ctx, r.Redis.Conn)
+		conn, err := s.toRedis(ctx, r.Redis.Conn)
 		if err != nil {
 			return nil, err
 		}
-		r.Redis.Namespace, r.Redis.Log = n.Namespace, c.logger
+		r.Redis.Namespace, r.Redis.Log = n.Namespace, s.logger
 		if r.Enumerate == enumerateScan {
 			r.Redis.Enumerate = redis.EnumerateScan
 		}
@@ -71,11 +57,11 @@ func openRegistry(ctx context.Context, n Namespace, c *connections) (multicastre
 		if err != nil {
 			return nil, err
 		}
-		c.run(registry.Sweep)
+		s.run(registry.Sweep)
 		r.Replica.Partitioned = r.Redis.Shards > 1
-		return r.copied(registry, n.Namespace, c)
+		return r.copied(registry, n.Namespace, s)
 	case typeNATS:
-		conn, err := c.toNATS(ctx, r.NATS.Conn)
+		conn, err := s.toNATS(ctx, r.NATS.Conn)
 		if err != nil {
 			return nil, err
 		}
@@ -84,26 +70,27 @@ func openRegistry(ctx context.Context, n Namespace, c *connections) (multicastre
 		if err != nil {
 			return nil, err
 		}
-		return r.copied(registry, n.Namespace, c)
+		return r.copied(registry, n.Namespace, s)
 	}
 	return nil, unknownType(slotRegistry, r.Type)
 }
 
 // copied returns the registry itself, or a copy of it that is kept from now on.
-func (r Registry) copied(source replica.Source, namespace string, c *connections) (multicastregistry.Registry, error) {
+func (r Registry) copied(source replica.Source, namespace string, s *slot) (multicastregistry.Registry, error) {
 	if r.Enumerate != "" && r.Enumerate != enumerateReplica {
 		return source, nil
 	}
-	r.Replica.Log = c.logger.With(slog.String("namespace", namespace))
+	r.Replica.Log = s.logger.With(slog.String("namespace", namespace))
 	registry, err := replica.New(source, r.Replica)
 	if err != nil {
 		return nil, err
 	}
-	c.run(registry.Run)
+	s.run(registry.Run)
 	return registry, nil
 }
 
-func openMessaging(ctx context.Context, m Messaging, c *connections) (multicastregistry.Messaging, error) {
+func openMessaging(ctx context.Context, n Namespace, s *slot) (multicastregistry.Messaging, error) {
+	m := n.Messaging
 	if err := m.validate(m.Type); err != nil {
 		return nil, err
 	}
@@ -111,13 +98,13 @@ func openMessaging(ctx context.Context, m Messaging, c *connections) (multicastr
 	case typeMemory:
 		return memory.NewMessaging(m.Memory), nil
 	case typeRedis:
-		conn, err := c.toRedis(ctx, m.Redis.Conn)
+		conn, err := s.toRedis(ctx, m.Redis.Conn)
 		if err != nil {
 			return nil, err
 		}
-		return c.redisMessaging(ctx, conn, m.Redis.MessagingConfig)
+		return s.redisMessaging(ctx, conn, m.Redis.MessagingConfig)
 	case typeNATS:
-		conn, err := c.toNATS(ctx, m.NATS.Conn)
+		conn, err := s.toNATS(ctx, m.NATS.Conn)
 		if err != nil {
 			return nil, err
 		}
@@ -127,7 +114,7 @@ func openMessaging(ctx context.Context, m Messaging, c *connections) (multicastr
 }
 
 // openDurability returns nil, which is no error, when nothing fills the slot.
-func openDurability(ctx context.Context, n Namespace, c *connections) (multicastregistry.Durability, error) {
+func openDurability(ctx context.Context, n Namespace, s *slot) (multicastregistry.Durability, error) {
 	q := n.Durability
 	if err := q.validate(q.Type, n.Namespace); err != nil {
 		return nil, err
@@ -138,19 +125,19 @@ func openDurability(ctx context.Context, n Namespace, c *connections) (multicast
 	case typeMemory:
 		return memory.NewDurability(q.Memory), nil
 	case typeRedis:
-		conn, err := c.toRedis(ctx, q.Redis.Conn)
+		conn, err := s.toRedis(ctx, q.Redis.Conn)
 		if err != nil {
 			return nil, err
 		}
-		q.Redis.Namespace, q.Redis.Log = n.Namespace, c.logger
+		q.Redis.Namespace, q.Redis.Log = n.Namespace, s.logger
 		durability, err := redis.OpenDurability(ctx, conn, q.Redis.DurabilityConfig)
 		if err != nil {
 			return nil, err
 		}
-		c.closeLater(durability.Close)
+		s.closeLater(durability.Close)
 		return durability, nil
 	case typeNATS:
-		conn, err := c.toNATS(ctx, q.NATS.Conn)
+		conn, err := s.toNATS(ctx, q.NATS.Conn)
 		if err != nil {
 			return nil, err
 		}
@@ -159,7 +146,7 @@ func openDurability(ctx context.Context, n Namespace, c *connections) (multicast
 		if err != nil {
 			return nil, err
 		}
-		c.closeLater(durability.Close)
+		s.closeLater(durability.Close)
 		return durability, nil
 	}
 	return nil, unknownType(slotDurability, q.Type)

@@ -78,6 +78,23 @@ func (d *decoder) duration(n ast.Node, what string, out *time.Duration) {
 	d.span(n, what, `seconds as a number, or a duration such as "5s"`, out)
 }
 
+// durationOrZero reads a duration that may be 0.
+func (d *decoder) durationOrZero(n ast.Node, what string, out *time.Duration) {
+	switch v := n.(type) {
+	case *ast.IntegerNode:
+		if strings.Trim(v.GetToken().Value, "0_") == "" {
+			*out = 0
+			return
+		}
+	case *ast.StringNode:
+		if zero, err := time.ParseDuration(v.Value); err == nil && zero == 0 {
+			*out = 0
+			return
+		}
+	}
+	d.duration(n, what, out)
+}
+
 // maxSpan keeps durations far from what would overflow.
 const maxSpan = 100 * 365 * 24 * time.Hour
 

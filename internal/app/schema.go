@@ -15,13 +15,14 @@ import (
 )
 
 // topLevel are the keys of a file.
-var topLevel = []string{"listen", "tls", "auth", "insecure", "audit_log", "drain_timeout", "namespaces"}
+var topLevel = []string{"listen", "tls", "auth", "insecure", "audit_log", "startup_timeout", "drain_timeout", "namespaces"}
 
 // Parse reads a configuration. Nothing is passed over: an unknown key, a key given twice, an impossible value or a second
 // document is a problem, and the error is a *ConfigError with all of them.
 func Parse(file string, src []byte) (Config, error) {
 	d := &decoder{file: file}
-	cfg := Config{Listen: Listen{GRPC: DefaultGRPC, HTTP: DefaultHTTP}, DrainTimeout: DefaultDrainTimeout}
+	cfg := Default()
+	cfg.Namespaces = nil
 	if root := d.document(src); root != nil {
 		d.config(root, &cfg)
 	}
@@ -50,6 +51,7 @@ func (d *decoder) config(n ast.Node, cfg *Config) {
 		key{name: "auth", read: func(n ast.Node) { d.authentication(n, cfg) }},
 		key{name: "insecure", read: func(n ast.Node) { d.truth(n, "insecure", &cfg.Insecure) }},
 		key{name: "audit_log", read: func(n ast.Node) { d.text(n, "audit_log", &cfg.AuditLog) }},
+		key{name: "startup_timeout", read: func(n ast.Node) { d.durationOrZero(n, "startup_timeout", &cfg.StartupTimeout) }},
 		key{name: "drain_timeout", read: func(n ast.Node) { d.duration(n, "drain_timeout", &cfg.DrainTimeout) }},
 		key{name: "namespaces", required: true, read: func(n ast.Node) {
 			seen := make(map[string]bool)

@@ -8,16 +8,13 @@ import (
 	"os"
 
 	"github.com/prism-data-layer/prism/internal/auth"
-	"github.com/prism-data-layer/prism/internal/proxy"
 )
 
-// security is what finds out who is calling, and secures connections.
+// security is what secures connections and notes what is done. It stays as it is while a server runs.
 type security struct {
-	authenticator *auth.Authenticator
-	tls           *auth.Reloader
-	policies      []*auth.Policy // of the namespaces, in their order
-	audit         *slog.Logger
-	auditFile     *os.File
+	tls       *auth.Reloader
+	audit     *slog.Logger
+	auditFile *os.File
 }
 
 // secure opens what the configuration says about security. It refuses to serve whoever comes on an address that others reach.
@@ -26,9 +23,6 @@ func secure(ctx context.Context, cfg Config, logger *slog.Logger) (s *security, 
 		return nil, err
 	}
 	s = new(security)
-	if s.policies, err = cfg.policies(); err != nil {
-		return nil, err
-	}
 	if err := s.openAudit(cfg.AuditLog); err != nil {
 		return nil, err
 	}
@@ -36,12 +30,6 @@ func secure(ctx context.Context, cfg Config, logger *slog.Logger) (s *security, 
 		if s.tls, err = auth.ServerTLS(*cfg.TLS, logger); err != nil { //nolint:contextcheck // it reads files again until it is closed
 			s.close()
 			return nil, fmt.Errorf("tls: %w", err)
-		}
-	}
-	if cfg.Auth != nil {
-		if s.authenticator, err = auth.Open(ctx, *cfg.Auth, logger); err != nil {
-			s.close()
-			return nil, fmt.Errorf("auth: %w", err)
 		}
 	}
 	return s, nil
@@ -68,19 +56,8 @@ func (s *security) close() {
 	if s.auditFile != nil {
 		_ = s.auditFile.Close() // every entry was written at once
 	}
-	if s.authenticator != nil {
-		s.authenticator.Close()
-	}
 	if s.tls != nil {
 		s.tls.Close()
-	}
-}
-
-// apply puts what was opened into the configuration of a server.
-func (s *security) apply(cfg *proxy.Config) {
-	cfg.Authenticator, cfg.TLS, cfg.Audit = s.authenticator, s.tls, s.audit
-	for i := range cfg.Namespaces {
-		cfg.Namespaces[i].Policy = s.policies[i]
 	}
 }
 

@@ -22,7 +22,7 @@ func (c Config) YAML() string {
 		fmt.Fprintf(&b, "  admin: %s\n", strconv.Quote(c.Listen.Admin))
 	}
 	c.writeSecurity(&b)
-	fmt.Fprintf(&b, "drain_timeout: %s\nnamespaces:\n", c.DrainTimeout)
+	fmt.Fprintf(&b, "startup_timeout: %s\ndrain_timeout: %s\nnamespaces:\n", c.StartupTimeout, c.DrainTimeout)
 	for _, n := range c.Namespaces {
 		n.write(&b)
 	}

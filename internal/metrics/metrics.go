@@ -54,6 +54,7 @@ type Metrics struct {
 	families   *families
 	namespaces atomic.Pointer[map[string]*Namespace] // replaced as a whole
 	scraper    *scraper
+	reloads    reloads
 	build      Build
 	log        *slog.Logger
 }
@@ -76,7 +77,8 @@ func New(cfg Config) *Metrics {
 	for _, name := range cfg.Methods {
 		m.methods[name] = calls.method(name, cfg.Codes)
 	}
-	m.families = newFamilies(m.registry)
+	m.families, m.reloads = newFamilies(m.registry), newReloads(m.registry)
+	m.Reloaded(true)
 	m.namespaces.Store(new(map[string]*Namespace))
 	m.Serve(cfg.Namespaces)
 	return m

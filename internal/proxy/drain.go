@@ -112,18 +112,14 @@ func (d *drainer) untilLeaving(ctx context.Context) (context.Context, context.Ca
 	}
 }
 
-// leave begins draining and tells whether that is new.
-func (d *drainer) leave() bool {
+// leave begins draining.
+func (d *drainer) leave() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.left {
-		return false
-	}
 	d.left = true
 	closeOnce(d.leaving)
 	d.depart()
 	d.settle()
-	return true
 }
 
 // settle closes what has come true. The caller holds d.mu.

@@ -59,19 +59,21 @@ type calls struct {
 	all map[*inflight]struct{}
 }
 
-// add notes a stream, and returns what forgets it.
-func (s *calls) add(c *inflight) (done func()) {
+// add notes a stream.
+func (s *calls) add(c *inflight) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.all == nil {
 		s.all = make(map[*inflight]struct{})
 	}
 	s.all[c] = struct{}{}
-	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		delete(s.all, c)
-	}
+}
+
+// remove forgets a stream.
+func (s *calls) remove(c *inflight) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.all, c)
 }
 
 // recheck ends the streams whose credentials the authenticator, or nil, does not accept, or not for the same caller.

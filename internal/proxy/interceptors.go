@@ -100,7 +100,8 @@ func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 	defer cancel()
 	ctx, c.cancel = context.WithCancelCause(ctx)
 	defer c.cancel(nil)
-	defer s.open.add(&c)()
+	s.open.add(&c)
+	defer s.open.remove(&c)
 	c.recheck(ctx, s.serving.Load().authenticator) // it may have changed before the stream was noted
 	defer func() {
 		if ends(context.Cause(ctx)) {

@@ -129,6 +129,9 @@ func (s *Server) Reconfigure(ctx context.Context, namespaces []Namespace, authen
 	return nil
 }
 
+// Reloaded notes in the metrics that a configuration was loaded, and whether it could be used.
+func (s *Server) Reloaded(ok bool) { s.metrics.Reloaded(ok) }
+
 // whyClosing tells a stream why it is to end.
 func (s *Server) whyClosing() string {
 	select {

@@ -133,7 +133,7 @@ func (s *service) Subscribe(wire grpc.BidiStreamingServer[patternpb.SubscribeReq
 	return nil
 }
 
-// untilTheEnd returns when the stream's life has ended. A server or a namespace that is leaving ends it through send; should send be
+// untilTheEnd returns when the stream's life has ended. A server or a namespace that leaves ends it through send; should send be
 // stuck with a client that does not read, it is ended here.
 func (u *subscription) untilTheEnd(quiet <-chan struct{}) {
 	select {

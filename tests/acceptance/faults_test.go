@@ -245,7 +245,7 @@ func TestWrongPassword(t *testing.T) {
 	} {
 		cfg, err := app.Parse("acceptance.yaml", []byte(config(testenv.Prefix(t), row.slots)))
 		must(t, err)
-		cfg.Listen.GRPC, cfg.Listen.HTTP = "127.0.0.1:0", "127.0.0.1:0"
+		cfg.Listen.GRPC, cfg.Listen.HTTP, cfg.StartupTimeout = "127.0.0.1:0", "127.0.0.1:0", 0
 		err = within(t, 8*time.Second, func(ctx context.Context) error {
 			return app.Run(ctx, cfg, slog.New(slog.DiscardHandler), func(app.Addresses) { t.Errorf("%s: it serves", name) })
 		})

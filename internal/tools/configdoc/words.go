@@ -54,7 +54,8 @@ func describedAs(path string) string {
 // defaults name what the comment leaves out: a constant of internal/app, or what is the case. By name, or by path.
 var defaults = map[string]string{
 	"listen.grpc": "DefaultGRPC", "listen.http": "DefaultHTTP", "drain_timeout": "DefaultDrainTimeout",
-	"enumerate": "`replica`", "host": "port 6379", "embedded": "false", "cluster": "false", "database": "0", "insecure": "false",
+	"startup_timeout": "DefaultStartupTimeout",
+	"enumerate":       "`replica`", "host": "port 6379", "embedded": "false", "cluster": "false", "database": "0", "insecure": "false",
 	"namespaces.filter": "see there",
 }
 

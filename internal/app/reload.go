@@ -1,0 +1,197 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"reflect"
+	"time"
+
+	"github.com/prism-data-layer/prism/internal/proxy"
+)
+
+// watchEvery is how often a configuration file is looked at.
+const watchEvery = time.Second
+
+// Reload says how a server follows its configuration while it runs. Namespaces that are added, changed or removed, access,
+// limits, schemas, accepted credentials and the drain timeout are taken over. Listen, tls, audit_log and startup_timeout are not:
+// a change there is logged, and waits for a restart. A configuration that cannot be used changes nothing, and the log says why.
+type Reload struct {
+	// Load reads the configuration.
+	Load func() (Config, error)
+	// File is looked at once a second: when its content has changed, the configuration is loaded. Empty: no file is.
+	File string
+	// Now makes the server load the configuration with each value. Nil: nothing does.
+	Now <-chan os.Signal
+}
+
+// An Option changes how Run serves.
+type Option func(*options)
+
+type options struct{ reload *Reload }
+
+// WithReload makes the server follow its configuration.
+func WithReload(r Reload) Option { return func(o *options) { o.reload = &r } }
+
+// reloader follows the configuration of a server. It is for one goroutine.
+type reloader struct {
+	Reload
+
+	server  *proxy.Server
+	running *running
+	logger  *slog.Logger
+	seen    []byte // of the file, when it was last loaded
+	pending []byte // what it held at the last look, if that was new
+}
+
+// run follows the configuration until ctx ends.
+func (r *reloader) run(ctx context.Context) {
+	ticker := time.NewTicker(watchEvery)
+	defer ticker.Stop()
+	if r.File == "" {
+		ticker.Stop()
+	}
+	for {
+		select {
+		case <-r.Now:
+			r.seen, r.pending = r.read(), nil
+			r.load(ctx)
+		case <-ticker.C:
+			if r.changed() {
+				r.load(ctx)
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// read returns what the file holds, nil when it cannot be read: it may be about to be replaced.
+func (r *reloader) read() []byte {
+	if r.File == "" {
+		return nil
+	}
+	held, err := os.ReadFile(r.File)
+	if err != nil {
+		return nil
+	}
+	return held
+}
+
+// changed tells whether the file holds something new, and did so at the look before: who writes it may need a moment.
+func (r *reloader) changed() bool {
+	held := r.read()
+	switch {
+	case held == nil || bytes.Equal(held, r.seen):
+		r.pending = nil
+		return false
+	case r.pending == nil || !bytes.Equal(held, r.pending):
+		r.pending = held
+		return false
+	}
+	r.seen, r.pending = held, nil
+	return true
+}
+
+// load takes over the configuration as it is now, or says why not.
+func (r *reloader) load(ctx context.Context) {
+	changes, err := r.apply(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	r.server.Reloaded(err == nil)
+	if err != nil {
+		r.logger.LogAttrs(ctx, slog.LevelError, "the configuration was not reloaded: the one before stays in use",
+			slog.Any("error", err))
+		return
+	}
+	r.logger.LogAttrs(ctx, slog.LevelInfo, "configuration reloaded", changes...)
+}
+
+func (r *reloader) apply(ctx context.Context) ([]slog.Attr, error) {
+	cfg, err := r.Load()
+	if err != nil {
+		return nil, err
+	}
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	before := r.running.cfg
+	if needs := needRestart(&cfg, before); len(needs) > 0 {
+		r.logger.LogAttrs(ctx, slog.LevelWarn, "changes in the configuration that need a restart are left out", slog.Any("of", needs))
+	}
+	if err := cfg.checkExposure(ctx, r.logger); err != nil {
+		return nil, err
+	}
+	now, err := r.running.next(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	drain, cancel := context.WithTimeout(ctx, cfg.DrainTimeout)
+	defer cancel()
+	if err := r.server.Reconfigure(drain, now.served(), now.authenticator); err != nil {
+		return nil, errors.Join(err, now.closeBut(r.running))
+	}
+	changes := now.changesFrom(r.running)
+	if err := r.running.closeBut(now); err != nil {
+		r.logger.LogAttrs(ctx, slog.LevelWarn, "what is not needed any more did not close cleanly", slog.Any("error", err))
+	}
+	r.running = now
+	return changes, nil
+}
+
+// needRestart names what was changed that only a restart takes over, and makes it as it was.
+func needRestart(cfg *Config, before Config) (names []string) {
+	keep := func(name string, same bool) {
+		if !same {
+			names = append(names, name)
+		}
+	}
+	keep("listen", cfg.Listen == before.Listen)
+	keep("tls", reflect.DeepEqual(cfg.TLS, before.TLS))
+	keep("audit_log", cfg.AuditLog == before.AuditLog)
+	keep("startup_timeout", cfg.StartupTimeout == before.StartupTimeout)
+	cfg.Listen, cfg.TLS, cfg.AuditLog, cfg.StartupTimeout = before.Listen, before.TLS, before.AuditLog, before.StartupTimeout
+	return names
+}
+
+// changesFrom tells what became of the namespaces. In a restarted one streams are opened again.
+func (r *running) changesFrom(before *running) []slog.Attr {
+	var added, restarted, changed, removed []string
+	for _, n := range r.namespaces {
+		name := n.cfg.Namespace
+		switch was := before.find(name); {
+		case was.Coordinator == nil:
+			added = append(added, name)
+		case was.Coordinator != n.Coordinator || was.Policy != n.Policy:
+			restarted = append(restarted, name)
+		case !reflect.DeepEqual(was.cfg, n.cfg):
+			changed = append(changed, name)
+		}
+		if was := before.find(name); was.Coordinator != nil {
+			for i, of := range [...]string{n.Registry, n.Messaging, n.Durability} {
+				if of == typeMemory && n.slots[i] != was.slots[i] {
+					r.logger.Warn("a slot in memory begins empty: its options were changed", slog.String("namespace", name),
+						slog.String("slot", [...]string{slotRegistry, slotMessaging, slotDurability}[i]))
+				}
+			}
+		}
+	}
+	for _, was := range before.namespaces {
+		if r.find(was.cfg.Namespace).Coordinator == nil {
+			removed = append(removed, was.cfg.Namespace)
+		}
+	}
+	var attrs []slog.Attr
+	for _, of := range []struct {
+		what  string
+		names []string
+	}{{"added", added}, {"restarted", restarted}, {"changed", changed}, {"removed", removed}} {
+		if len(of.names) > 0 {
+			attrs = append(attrs, slog.Any(of.what, of.names))
+		}
+	}
+	return append(attrs, slog.Int("namespaces", len(r.namespaces)))
+}
