@@ -101,8 +101,9 @@ acceptance: race-or-say-so ## the acceptance scenarios alone, told step by step
 	go test $(RACE) -count=1 -v -timeout 10m ./tests/acceptance/...
 
 .PHONY: soak
-soak: race-or-say-so ## everything fails at random for SOAK (60s), and every message is accounted for
+soak: race-or-say-so ## everything fails at random for SOAK (60s), and every message is accounted for; then as long, and nothing leaks
 	PRISM_SOAK=$(SOAK) go test $(RACE) -count=1 -v -timeout 60m -run Soak ./tests/acceptance
+	PRISM_SOAK=$(SOAK) go test -count=1 -v -timeout 60m ./tests/leaks
 
 .PHONY: race-or-say-so
 race-or-say-so:

@@ -55,7 +55,8 @@ func describedAs(path string) string {
 var defaults = map[string]string{
 	"listen.grpc": "DefaultGRPC", "listen.http": "DefaultHTTP", "drain_timeout": "DefaultDrainTimeout",
 	"startup_timeout": "DefaultStartupTimeout",
-	"enumerate":       "`replica`", "host": "port 6379", "embedded": "false", "cluster": "false", "database": "0", "insecure": "false",
+	"enumerate":       "`replica`", "host": "port 6379", "embedded": "false", "cluster": "false", "database": "0",
+	"insecure":          "false",
 	"namespaces.filter": "see there",
 }
 
