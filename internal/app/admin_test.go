@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -143,7 +144,7 @@ func TestAdminAddressInYAML(t *testing.T) {
 	cfg := app.Default()
 	cfg.Listen.Admin = "127.0.0.1:8982"
 	read, err := app.Parse("written", []byte(cfg.YAML()))
-	if err != nil || read.Listen != cfg.Listen {
+	if err != nil || !reflect.DeepEqual(read.Listen, cfg.Listen) {
 		t.Errorf("got %+v, %v", read.Listen, err)
 	}
 }

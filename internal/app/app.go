@@ -70,7 +70,7 @@ func Run(ctx context.Context, cfg Config, logger *slog.Logger, ready func(Addres
 	defer func() { err = errors.Join(err, follower.running.closeBut(&running{})) }()
 	server, err := proxy.New(proxy.Config{ //nolint:contextcheck // it outlives ctx by its drain; each call has its own context
 		Namespaces: follower.running.served(), Authenticator: follower.running.authenticator, TLS: secured.tls, Audit: secured.audit,
-		Version: cfg.Version, Logger: logger,
+		Hosts: cfg.Listen.Hosts, Version: cfg.Version, Logger: logger,
 	})
 	if err != nil {
 		return err

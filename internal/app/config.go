@@ -57,6 +57,9 @@ type Listen struct {
 	GRPC string
 	// HTTP serves the JSON API, server-sent events, /healthz and /readyz.
 	HTTP string
+	// Hosts are names under which the HTTP API may be asked for, besides localhost and addresses: of a proxy in front of it, on the
+	// same machine. They matter without auth only, at an address that only this machine has.
+	Hosts []string
 	// Admin serves metrics, health and profiles, without TLS and to whoever comes: others must not reach it. Empty: nowhere.
 	Admin string
 }

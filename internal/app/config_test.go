@@ -81,7 +81,7 @@ func TestSpecifiedFile(t *testing.T) {
 		n.Messaging.Type != "nats" || !slices.Equal(n.Messaging.NATS.Conn.Servers, []string{"nats://localhost:4222"}) {
 		t.Errorf("got %+v", n)
 	}
-	if got.Listen != app.Default().Listen || got.DrainTimeout != app.DefaultDrainTimeout {
+	if !reflect.DeepEqual(got.Listen, app.Default().Listen) || got.DrainTimeout != app.DefaultDrainTimeout {
 		t.Errorf("got %+v", got)
 	}
 }
@@ -276,7 +276,7 @@ func TestProblems(t *testing.T) {
 		"two documents":         {namespace("") + "---\n" + namespace(""), "8:1: a second document begins here; a configuration is one document, so remove the ---"},
 		"no namespaces":         {"listen: {grpc: ':1'}\n", "1:1: namespaces is missing"},
 		"unknown key":           {"listn: {}\n" + namespace(""), "1:1: unknown key listn; did you mean listen? legal keys: listen, tls, auth, insecure, audit_log, startup_timeout, drain_timeout, namespaces"},
-		"unknown key inside":    {"listen: {grcp: ':1', x: 1}\n" + namespace(""), "1:10: unknown key listen.grcp; did you mean grpc? legal keys: grpc, http, admin\n1:22: unknown key listen.x; legal keys: grpc, http, admin"},
+		"unknown key inside":    {"listen: {grcp: ':1', x: 1}\n" + namespace(""), "1:10: unknown key listen.grcp; did you mean grpc? legal keys: grpc, http, hosts, admin\n1:22: unknown key listen.x; legal keys: grpc, http, hosts, admin"},
 		"a key twice":           {"drain_timeout: 1\ndrain_timeout: 2\n" + namespace(""), "2:1: drain_timeout is given twice"},
 		"an inner key twice":    {namespace("    timeout: 1\n    timeout: 2\n"), "5:5: namespaces[0].timeout is given twice"},
 		"a number as key":       {"1: 2\n" + namespace(""), "1:1: keys must be plain text"},

@@ -149,7 +149,7 @@ func needRestart(cfg *Config, before Config) (names []string) {
 			names = append(names, name)
 		}
 	}
-	keep("listen", cfg.Listen == before.Listen)
+	keep("listen", reflect.DeepEqual(cfg.Listen, before.Listen))
 	keep("tls", reflect.DeepEqual(cfg.TLS, before.TLS))
 	keep("audit_log", cfg.AuditLog == before.AuditLog)
 	keep("startup_timeout", cfg.StartupTimeout == before.StartupTimeout)

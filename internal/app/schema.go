@@ -44,6 +44,7 @@ func (d *decoder) config(n ast.Node, cfg *Config) {
 			d.mapping(n, "listen",
 				key{name: "grpc", read: func(n ast.Node) { d.address(n, "listen.grpc", &cfg.Listen.GRPC) }},
 				key{name: "http", read: func(n ast.Node) { d.address(n, "listen.http", &cfg.Listen.HTTP) }},
+				key{name: "hosts", read: func(n ast.Node) { d.texts(n, "listen.hosts", &cfg.Listen.Hosts) }},
 				key{name: "admin", read: func(n ast.Node) { d.address(n, "listen.admin", &cfg.Listen.Admin) }},
 			)
 		}},

@@ -14,6 +14,7 @@ import (
 const slotsLine = "\n    backend_slots: {registry: {type: memory}, messaging: {type: memory}}\n"
 
 const secured = `
+listen: {hosts: [prism.example.com]}
 tls: {cert_file: server.pem, key_file: server.key, client_ca_file: clients.pem, client_auth: optional, min_version: 1.2}
 auth:
   tokens:

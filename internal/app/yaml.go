@@ -18,6 +18,12 @@ import (
 func (c Config) YAML() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "listen:\n  grpc: %s\n  http: %s\n", strconv.Quote(c.Listen.GRPC), strconv.Quote(c.Listen.HTTP))
+	if len(c.Listen.Hosts) > 0 {
+		b.WriteString("  hosts:\n")
+		for _, host := range c.Listen.Hosts {
+			fmt.Fprintf(&b, "    - %s\n", strconv.Quote(host))
+		}
+	}
 	if c.Listen.Admin != "" {
 		fmt.Fprintf(&b, "  admin: %s\n", strconv.Quote(c.Listen.Admin))
 	}

@@ -93,6 +93,9 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = g.checkOrigin(r)
 	}
+	if err == nil {
+		err = g.checkHost(r)
+	}
 	if err == nil && !t.public {
 		var end func()
 		r, end, err = g.admitHTTP(r)
@@ -117,8 +120,8 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // checkOrigin refuses what a browser sends on behalf of another site's page: without it, any page that is open somewhere
-// could reach a server on its visitor's own machine. Receiving counts as much as sending, because it acknowledges. It does
-// not help where a name of the page's own site is made to point at this server: that takes a list of the server's names.
+// could reach a server on its visitor's own machine. Receiving counts as much as sending, because it acknowledges. Where
+// a name of the page's own site is made to lead here, checkHost does.
 func (g *gateway) checkOrigin(r *http.Request) error {
 	unsafe := *r
 	unsafe.Method = http.MethodPost

@@ -82,6 +82,9 @@ type Config struct {
 	Authenticator *auth.Authenticator
 	// TLS secures connections. Nil: they are not.
 	TLS *auth.Reloader
+	// Hosts are names under which the HTTP API may be asked for at an address of this machine alone, besides localhost and
+	// addresses. They matter where nobody is asked who is calling.
+	Hosts []string
 	// Version is what the binary calls itself, for metrics. Default: what Go noted.
 	Version string
 	// Audit gets an entry for each change and each call that was denied. Nil: nothing does.
