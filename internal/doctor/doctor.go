@@ -168,7 +168,8 @@ func (e *examination) advice(err error) string {
 	case errors.Is(err, client.ErrUnauthenticated):
 		return "Say who you are: --token-file, PRISM_TOKEN or --cert-file."
 	case errors.Is(err, client.ErrUnavailable):
-		return "The server is there and a backend behind it is not: /readyz and the server's log say which, and why."
+		return "The server is there and a backend behind it is not: /readyz, with auth that of the admin address, and the server's " +
+			"log say which, and why."
 	case errors.Is(err, client.ErrQuota):
 		return "A limit of the namespace, or of a backend (maxmemory), is reached: the message names it."
 	case errors.Is(err, client.ErrInvalid):

@@ -117,6 +117,22 @@ func TestStreamsEnd(t *testing.T) {
 	s.eventually(1, "prism_rpc_duration_seconds", "method=Watch", "code=CANCELLED")
 }
 
+// TestStored has messages stored for who is away.
+func TestStored(t *testing.T) {
+	s := serve(t)
+	s.register("default", "a", "b", "c")
+	s.register("tight", "x")
+	s.multicast("default", nil)
+	s.multicast("tight", nil)
+	f := s.scrape()
+	if n, ok := f.value("prism_stored_messages", "namespace=default"); !ok || n != 3 {
+		t.Errorf("%v are stored (%t), want 3", n, ok)
+	}
+	if n, ok := f.value("prism_stored_messages", "namespace=tight"); ok {
+		t.Errorf("a namespace without a durability slot stores %v", n)
+	}
+}
+
 // TestDropped has a subscriber that does not read, and compares what it is told in the end.
 func TestDropped(t *testing.T) {
 	s := serve(t)

@@ -24,6 +24,8 @@ const (
 type Source interface {
 	// Count returns the number of live identities; ok is false when nothing counts them.
 	Count(ctx context.Context) (n int, ok bool, err error)
+	// Backlog returns the number of messages that are stored; ok is false when none are, or nothing counts them.
+	Backlog(ctx context.Context) (messages int, ok bool, err error)
 	// Ping asks every backend whether it answers.
 	Ping(ctx context.Context) error
 	// Followed tells how far the copy has followed that answers reads; ok is false when none does.
@@ -36,7 +38,7 @@ var _ Source = (*multicastregistry.Coordinator)(nil)
 type scraper struct {
 	log *slog.Logger
 
-	identities, up, lag, revision, expiries *prometheus.Desc
+	identities, stored, up, lag, revision, expiries *prometheus.Desc
 
 	mu      sync.Mutex
 	sources map[string]Source // replaced as a whole
@@ -47,8 +49,14 @@ type scraper struct {
 // answer is what a namespace's backends said.
 type answer struct {
 	up         bool
-	counted    bool
-	identities int
+	identities count
+	stored     count
+}
+
+// count is a number that somebody may have told.
+type count struct {
+	n  int
+	ok bool
 }
 
 func newScraper(log *slog.Logger) *scraper {
@@ -58,10 +66,12 @@ func newScraper(log *slog.Logger) *scraper {
 	return &scraper{
 		log:        log,
 		identities: desc("prism_namespace_identities", "Live identities. Absent while the backend does not answer."),
-		up:         desc("prism_backend_up", "1 when every backend of the namespace answers, and the copy is recent enough; else 0."),
-		lag:        desc("prism_replica_lag_seconds", "Time since the copy that answers reads was last known to have everything."),
-		revision:   desc("prism_replica_revision", "Revision of the registry that the copy reflects."),
-		expiries:   desc("prism_expiries_total", "Leases that the copy was told have ended. Every process counts all of them."),
+		stored: desc("prism_stored_messages",
+			"Messages that the durability slot stores: not acked yet. Absent without such a slot, and while it does not answer."),
+		up:       desc("prism_backend_up", "1 when every backend of the namespace answers, and the copy is recent enough; else 0."),
+		lag:      desc("prism_replica_lag_seconds", "Time since the copy that answers reads was last known to have everything."),
+		revision: desc("prism_replica_revision", "Revision of the registry that the copy reflects."),
+		expiries: desc("prism_expiries_total", "Leases that the copy was told have ended. Every process counts all of them."),
 	}
 }
 
@@ -74,7 +84,7 @@ func (s *scraper) ofThese(sources map[string]Source) {
 
 // Describe implements prometheus.Collector.
 func (s *scraper) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{s.identities, s.up, s.lag, s.revision, s.expiries} {
+	for _, d := range []*prometheus.Desc{s.identities, s.stored, s.up, s.lag, s.revision, s.expiries} {
 		out <- d
 	}
 }
@@ -91,8 +101,11 @@ func (s *scraper) Collect(out chan<- prometheus.Metric) {
 			up = 1
 		}
 		gauge(s.up, up, name)
-		if a.counted {
-			gauge(s.identities, float64(a.identities), name)
+		if a.identities.ok {
+			gauge(s.identities, float64(a.identities.n), name)
+		}
+		if a.stored.ok {
+			gauge(s.stored, float64(a.stored.n), name)
 		}
 	}
 	for name, source := range sources {
@@ -130,22 +143,35 @@ func (s *scraper) ask() (map[string]Source, map[string]answer) {
 			set(name, func(a *answer) { a.up = err == nil })
 		})
 		asking.Go(func() {
-			var n int
-			var ok bool
-			err := safely(func() (err error) {
-				n, ok, err = source.Count(ctx)
-				return err
-			})
-			set(name, func(a *answer) { a.identities, a.counted = n, ok && err == nil })
-			if err != nil && !errors.Is(err, multicastregistry.ErrUnavailable) && ctx.Err() == nil {
-				s.log.LogAttrs(ctx, slog.LevelWarn, "identities could not be counted", slog.String("namespace", name),
-					slog.Any("error", err))
-			}
+			c := s.count(ctx, name, "identities", source.Count)
+			set(name, func(a *answer) { a.identities = c })
+		})
+		asking.Go(func() {
+			c := s.count(ctx, name, "stored messages", source.Backlog)
+			set(name, func(a *answer) { a.stored = c })
 		})
 	}
 	asking.Wait()
 	s.asked, s.answers = time.Now(), answers
 	return s.sources, answers
+}
+
+// count asks for a number. An outage needs no words: prism_backend_up tells.
+func (s *scraper) count(
+	ctx context.Context, namespace, what string, ask func(context.Context) (n int, ok bool, err error),
+) (c count) {
+	err := safely(func() (err error) {
+		c.n, c.ok, err = ask(ctx)
+		return err
+	})
+	if err == nil {
+		return c
+	}
+	if !errors.Is(err, multicastregistry.ErrUnavailable) && ctx.Err() == nil {
+		s.log.LogAttrs(ctx, slog.LevelWarn, "could not be counted at a scrape", slog.String("namespace", namespace),
+			slog.String("what", what), slog.Any("error", err))
+	}
+	return count{}
 }
 
 // safely makes an error of a panic: a scrape must not end the process.

@@ -16,15 +16,18 @@ import (
 
 // fake is a namespace whose backends do as they are told.
 type fake struct {
-	asked atomic.Int64
-	count func(context.Context) (int, bool, error)
-	ping  func(context.Context) error
+	asked  atomic.Int64
+	count  func(context.Context) (int, bool, error)
+	stored func(context.Context) (int, bool, error)
+	ping   func(context.Context) error
 }
 
 func (f *fake) Count(ctx context.Context) (int, bool, error) {
 	f.asked.Add(1)
 	return f.count(ctx)
 }
+
+func (f *fake) Backlog(ctx context.Context) (int, bool, error) { return f.stored(ctx) }
 
 func (f *fake) Ping(ctx context.Context) error { return f.ping(ctx) }
 
@@ -34,8 +37,9 @@ func (*fake) Followed() (multicastregistry.Followed, bool) {
 
 func healthy() *fake {
 	return &fake{
-		count: func(context.Context) (int, bool, error) { return 7, true, nil },
-		ping:  func(context.Context) error { return nil },
+		count:  func(context.Context) (int, bool, error) { return 7, true, nil },
+		stored: func(context.Context) (int, bool, error) { return 5, true, nil },
+		ping:   func(context.Context) error { return nil },
 	}
 }
 
@@ -65,10 +69,13 @@ func TestBounds(t *testing.T) {
 		good, stuck, panics, blind, broken := healthy(), healthy(), healthy(), healthy(), healthy()
 		stuck.ping = hang
 		stuck.count = func(ctx context.Context) (int, bool, error) { return 0, true, hang(ctx) }
+		stuck.stored = stuck.count
 		panics.ping = func(context.Context) error { panic("a fault") }
 		panics.count = func(context.Context) (int, bool, error) { panic("a fault") }
+		panics.stored = panics.count
 		blind.count = func(context.Context) (int, bool, error) { return 0, false, nil }
-		broken.count = func(context.Context) (int, bool, error) { return 0, true, errors.New("broken") }
+		blind.stored = blind.count
+		broken.count = func(context.Context) (int, bool, error) { return 3, true, errors.New("broken") }
 		s := newScraper(New(Config{}).log)
 		s.ofThese(map[string]Source{"good": good, "stuck": stuck, "panics": panics, "blind": blind, "broken": broken})
 		began := time.Now()
@@ -77,7 +84,8 @@ func TestBounds(t *testing.T) {
 			t.Errorf("took %s", took)
 		}
 		for name, want := range map[string]answer{
-			"good": {up: true, counted: true, identities: 7}, "stuck": {}, "panics": {}, "blind": {up: true}, "broken": {up: true},
+			"good":  {up: true, identities: count{7, true}, stored: count{5, true}},
+			"stuck": {}, "panics": {}, "blind": {up: true}, "broken": {up: true, stored: count{5, true}},
 		} {
 			if got[name] != want {
 				t.Errorf("%s: %+v, want %+v", name, got[name], want)
@@ -101,8 +109,9 @@ func TestAbsent(t *testing.T) {
 	down := healthy()
 	down.ping = func(context.Context) error { return multicastregistry.ErrUnavailable }
 	down.count = func(context.Context) (int, bool, error) { return 0, true, multicastregistry.ErrUnavailable }
+	down.stored = down.count
 	got := scraped(t, New(Config{Namespaces: map[string]Source{"a": down}}))
-	if strings.Contains(got, "prism_namespace_identities") || strings.Contains(got, "prism_replica") {
+	if strings.Contains(got, "prism_namespace_identities") || strings.Contains(got, "prism_stored_messages") || strings.Contains(got, "prism_replica") {
 		t.Error(got)
 	}
 	if !strings.Contains(got, `name:"prism_backend_up"`) {

@@ -4,15 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"log/slog"
 	"math"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
@@ -23,7 +20,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	patternpb "github.com/prism-data-layer/prism/gen/prism/pattern"
-	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
 )
 
 // bodyTimeout bounds the time in which a request's body must have arrived.
@@ -275,37 +271,4 @@ func escapeSegment(id string) string {
 		return "%2E%2E"
 	}
 	return url.PathEscape(id)
-}
-
-// ping asks every namespace's backends whether they answer.
-func (s *Server) ping(ctx context.Context) map[string]string {
-	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
-	defer cancel()
-	var mu sync.Mutex
-	var asking sync.WaitGroup
-	now := s.serving.Load()
-	states := make(map[string]string, len(now.names))
-	for name, n := range now.namespaces {
-		asking.Go(func() {
-			state := stateOK
-			if err := s.pingOne(ctx, n.Coordinator); err != nil {
-				state = clean(err.Error())
-				s.log.LogAttrs(ctx, slog.LevelWarn, "not ready", slog.String("namespace", name), slog.Any("error", err))
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			states[name] = state
-		})
-	}
-	asking.Wait()
-	return states
-}
-
-func (s *Server) pingOne(ctx context.Context, c *multicastregistry.Coordinator) (err error) {
-	defer func() {
-		if err = recovered(recover(), err); err != nil && ctx.Err() != nil {
-			err = fmt.Errorf("no answer within %s: %w", readyTimeout, err)
-		}
-	}()
-	return c.Ping(ctx)
 }

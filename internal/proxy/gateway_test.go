@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"reflect"
 	"strconv"
 	"strings"
 	"testing"
@@ -51,7 +52,7 @@ func TestHTTPCalls(t *testing.T) {
 		{"DELETE", base + "/identities/dev-1", ``, 200, []string{`"existed":false`}},
 		{"GET", "/", ``, 200, []string{`/v1/namespaces/{namespace}/messages`, `"method":"GET"`}},
 		{"GET", "/healthz", ``, 200, []string{`"status":"ok"`}},
-		{"GET", "/readyz", ``, 200, []string{`"status":"ready"`, `"default":"ok"`, `"other":"ok"`}},
+		{"GET", "/readyz", ``, 200, []string{`"status":"ready"`, `"default":{"status":"ok",`, `"other":{"status":"ok",`, `"registry":{"type":"memory","status":"ok"}`}},
 		{"HEAD", "/healthz", ``, 200, nil},
 
 		// What is refused, and with what.
@@ -251,8 +252,24 @@ func TestNotReady(t *testing.T) {
 		registry: &brokenRegistry{fail: func(context.Context) error { panic("hunter2") }},
 	})
 	resp, body := b.do("GET", "/readyz", "")
-	if resp.StatusCode != http.StatusServiceUnavailable || !strings.Contains(body, "redis away") || !strings.Contains(body, `"default": "ok"`) {
-		t.Errorf("got %d %s", resp.StatusCode, body)
+	var got readiness
+	if err := json.Unmarshal([]byte(body), &got); err != nil || resp.StatusCode != http.StatusServiceUnavailable || strings.Contains(body, "hunter2") {
+		t.Fatalf("got %d %s, %v", resp.StatusCode, body, err)
+	}
+	well := slotState{Type: "memory", Status: stateOK}
+	broken := func(why string) namespaceState {
+		return namespaceState{Status: stateUnavailable, Slots: map[string]slotState{
+			"registry": {Type: "memory", Status: stateUnavailable, Error: why}, "messaging": well,
+		}}
+	}
+	if want := (readiness{Status: stateUnavailable, Namespaces: map[string]namespaceState{
+		"default": {Status: stateOK, Slots: map[string]slotState{"registry": well, "messaging": well}},
+		"broken":  broken("redis away: unavailable"), "panics": broken("a fault of ours; the log tells"),
+	}}); !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if log := b.log.String(); !strings.Contains(log, "hunter2") || !strings.Contains(log, "slot=registry type=memory") {
+		t.Errorf("the log has %s", log)
 	}
 	if resp, _ := b.do("GET", "/healthz", ""); resp.StatusCode != http.StatusOK {
 		t.Errorf("healthz: %d", resp.StatusCode)

@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"google.golang.org/grpc/codes"
@@ -33,7 +32,7 @@ func (g *gateway) routes() []route {
 		{method: http.MethodGet, path: "/", about: "this list", public: true, serve: g.index},
 		{method: http.MethodGet, path: "/healthz", about: "200 while the process lives", public: true, serve: g.healthz},
 		{
-			method: http.MethodGet, path: "/readyz", about: "200 while every backend answers, else 503 and which does not",
+			method: http.MethodGet, path: "/readyz", about: "200 while every backend answers, else 503 and which do not",
 			public: true, serve: g.readyz,
 		},
 		{method: http.MethodGet, path: "/v1/namespaces", about: "list the namespaces"},
@@ -197,41 +196,6 @@ func (g *gateway) index(w http.ResponseWriter, _ *http.Request, _ map[string]str
 func (g *gateway) healthz(w http.ResponseWriter, _ *http.Request, _ map[string]string) {
 	writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
 }
-
-// readyTimeout bounds what /readyz waits for a backend.
-const readyTimeout = 2 * time.Second
-
-func (g *gateway) readyz(w http.ResponseWriter, r *http.Request, _ map[string]string) {
-	code, answer := http.StatusOK, readiness{Status: "ready", Namespaces: g.server.ping(r.Context())}
-	for _, state := range answer.Namespaces {
-		if state != stateOK {
-			code, answer.Status = http.StatusServiceUnavailable, "not ready"
-		}
-	}
-	if a := g.server.serving.Load().authenticator; a != nil {
-		if err := a.Ready(); err != nil {
-			code, answer.Status, answer.Auth = http.StatusServiceUnavailable, "not ready", clean(err.Error())
-		}
-		if g.mux != nil { // not the operators' side: whoever asks may be anybody, and the log tells
-			answer.Namespaces, answer.Auth = nil, ""
-		}
-	}
-	select {
-	case <-g.server.drain.leaving:
-		code, answer.Status = http.StatusServiceUnavailable, "shutting down"
-	default:
-	}
-	writeJSON(w, code, answer)
-}
-
-// readiness is what /readyz answers.
-type readiness struct {
-	Status     string            `json:"status"`
-	Auth       string            `json:"auth,omitempty"`       // why credentials cannot be checked
-	Namespaces map[string]string `json:"namespaces,omitempty"` // stateOK, or what is wrong
-}
-
-const stateOK = "ok"
 
 func writeJSON(w http.ResponseWriter, code int, body any) {
 	w.Header().Set("Content-Type", "application/json")

@@ -67,6 +67,7 @@ type Durability struct {
 	queues   map[string]*queue
 	all      []*queue // the same, for the sweep to go round
 	swept    int      // how far it came
+	total    int      // messages of all queues
 	sequence uint64   // of the latest message, over all queues: an ack never meets a later message
 }
 
@@ -74,6 +75,7 @@ var (
 	_ multicastregistry.Durability = (*Durability)(nil)
 	_ multicastregistry.Recaller   = (*Durability)(nil)
 	_ multicastregistry.Ledger     = (*Durability)(nil)
+	_ multicastregistry.Backlog    = (*Durability)(nil)
 	_ multicastregistry.Pinger     = (*Durability)(nil)
 )
 
@@ -125,7 +127,12 @@ func (d *Durability) Enqueue(ctx context.Context, messages []multicastregistry.M
 
 // sweep goes on through the queues, a few at a time, and drops what is too old. The caller holds d.mu.
 func (d *Durability) sweep(now time.Time) {
-	for range min(sweepQueues, len(d.all)) {
+	d.sweepSome(now, sweepQueues)
+}
+
+// sweepSome goes on through a number of queues. The caller holds d.mu.
+func (d *Durability) sweepSome(now time.Time, queues int) {
+	for range min(queues, len(d.all)) {
 		d.swept = (d.swept + 1) % len(d.all)
 		q := d.all[d.swept]
 		if q.dropOlder(now.Add(-d.cfg.MaxAge), now) {
@@ -164,7 +171,7 @@ func (d *Durability) enqueue(m multicastregistry.Message, now time.Time) error {
 func (d *Durability) queue(topic string) *queue {
 	q := d.queues[topic]
 	if q == nil {
-		q = &queue{topic: topic, ids: make(map[string]uint64), listed: len(d.all)}
+		q = &queue{topic: topic, ids: make(map[string]uint64), listed: len(d.all), total: &d.total}
 		d.queues[topic] = q
 		d.all = append(d.all, q)
 	}

@@ -17,6 +17,7 @@ type queue struct {
 	listed    int               // place among all queues
 	stored    []storedMessage   // by sequence; acked ones stay until they reach the front or are too many
 	acked     int               // how many of stored
+	total     *int              // messages of all queues
 	ids       map[string]uint64 // sequences of what is stored, by id
 	bytes     int
 	next      int       // place in stored of the first message that the holder has not got yet
@@ -46,6 +47,7 @@ func (q *queue) append(m multicastregistry.Message, sequence uint64, now time.Ti
 	q.stored = append(q.stored, storedMessage{message: m, sequence: sequence, at: now})
 	q.ids[m.ID] = sequence
 	q.bytes += len(m.Payload)
+	*q.total++
 	q.tell()
 }
 
@@ -95,6 +97,7 @@ func (q *queue) ack(sequence uint64) {
 func (q *queue) remove(i int) {
 	s := &q.stored[i]
 	delete(q.ids, s.message.ID)
+	*q.total--
 	q.bytes -= len(s.message.Payload)
 	s.message = multicastregistry.Message{}
 	s.acked = true
@@ -151,6 +154,7 @@ func (q *queue) dropOlder(than, now time.Time) bool {
 }
 
 func (q *queue) clear() {
+	*q.total -= len(q.ids)
 	clear(q.ids)
 	q.stored, q.acked, q.bytes, q.next, q.dropped = nil, 0, 0, 0, 0
 }

@@ -2,7 +2,6 @@ package multicastregistry
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -25,6 +24,8 @@ type Coordinator struct {
 	fielder Fielder // nil when the registry does not know its identities' fields
 
 	follower Follower // nil when the registry is no copy that tells how far it is
+
+	backlog Backlog // nil when nothing is stored, or nobody knows how much
 
 	ledger   Ledger // nil when multicasts are not kept; so is the recaller then
 	recaller Recaller
@@ -63,6 +64,7 @@ func Open(ctx context.Context, cfg Config, slots Slots) (*Coordinator, error) {
 	c.follower, _ = slots.Registry.(Follower)
 	c.fielder, _ = slots.Registry.(Fielder)
 	c.watcher, _ = slots.Registry.(Watcher)
+	c.backlog, _ = slots.Durability.(Backlog)
 	var ok bool
 	if c.querier, ok = slots.Registry.(Querier); !ok {
 		c.querier = scanner{slots.Registry}
@@ -197,25 +199,20 @@ func (c *Coordinator) Count(ctx context.Context) (n int, ok bool, err error) {
 	return n, true, err
 }
 
+// Backlog returns how many messages are stored for all identities together; ok is false when nothing is stored, or the slot
+// cannot tell.
+func (c *Coordinator) Backlog(ctx context.Context) (messages int, ok bool, err error) {
+	if c.backlog == nil {
+		return 0, false, nil
+	}
+	messages, err = c.backlog.Backlog(ctx)
+	return messages, true, err
+}
+
 // Followed tells how far the copy has followed that answers reads; ok is false when none does.
 func (c *Coordinator) Followed() (f Followed, ok bool) {
 	if c.follower == nil {
 		return Followed{}, false
 	}
 	return c.follower.Followed()
-}
-
-// Ping asks every slot that can be asked whether its backend answers, and joins the errors.
-func (c *Coordinator) Ping(ctx context.Context) error {
-	var errs []error
-	for name, slot := range map[string]any{
-		"registry": c.slots.Registry, "messaging": c.slots.Messaging, "durability": c.slots.Durability,
-	} {
-		if p, ok := slot.(Pinger); ok {
-			if err := p.Ping(ctx); err != nil {
-				errs = append(errs, fmt.Errorf("namespace %s: %s: %w", c.cfg.Namespace, name, err))
-			}
-		}
-	}
-	return errors.Join(errs...)
 }

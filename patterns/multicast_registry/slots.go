@@ -462,6 +462,13 @@ type Recaller interface {
 	Withdraw(ctx context.Context, messages []Message) ([]bool, error)
 }
 
+// Backlog is an optional ability of a durability slot that knows how much it stores without looking at every queue.
+type Backlog interface {
+	// Backlog returns how many messages are stored for all identities together: yielded or not, and not acked, withdrawn or
+	// purged. What has become too old may count for a small part of its age longer.
+	Backlog(ctx context.Context) (messages int, err error)
+}
+
 // Ledger is an optional ability of a durability slot: it keeps the records of multicasts, and their idempotency keys, for
 // its retention, and of those at most a number; the oldest go first. All methods may be called concurrently.
 //

@@ -154,6 +154,7 @@ var (
 	_ multicastregistry.Durability = (*Durability)(nil)
 	_ multicastregistry.Recaller   = (*Durability)(nil)
 	_ multicastregistry.Ledger     = (*Durability)(nil)
+	_ multicastregistry.Backlog    = (*Durability)(nil)
 	_ multicastregistry.Pinger     = (*Durability)(nil)
 )
 

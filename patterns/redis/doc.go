@@ -26,6 +26,7 @@
 //	{prism:presence}:q:<topic>   stream   the messages of a topic, each with its id i and frame f (see encodeFrame)
 //	{prism:presence}:t:<topic>   hash     the state of a topic: its messages by id, how many, who holds it: see lua/queue.lua
 //	{prism:presence}:c:<lease>   hash     the lease of a process, and how many notices were published for it
+//	{prism:presence}:d:<slice>   hash     how many messages of a slice of time are stored: see lua/queue.lua
 //	{prism:presence}:m:<id>      hash     the record of a multicast: see lua/record.lua
 //	{prism:presence}:s:<id>      hash     its settlements: see lua/settle.lua
 //	{prism:presence}:k:<key>     string   the id of the record that has an idempotency key

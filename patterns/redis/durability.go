@@ -150,6 +150,7 @@ var (
 	_ multicastregistry.Durability = (*Durability)(nil)
 	_ multicastregistry.Recaller   = (*Durability)(nil)
 	_ multicastregistry.Ledger     = (*Durability)(nil)
+	_ multicastregistry.Backlog    = (*Durability)(nil)
 	_ multicastregistry.Pinger     = (*Durability)(nil)
 )
 
@@ -165,7 +166,7 @@ func OpenDurability(ctx context.Context, conn *Conn, cfg DurabilityConfig) (*Dur
 		ctx: running, stop: stop, consumers: make(map[uint64]*consumer), standby: make(map[string][]*hold),
 		freed: make(map[string]bool),
 	}
-	d.keys = []string{d.tag + ":q:", d.tag + ":t:", d.tag + ":c:"}
+	d.keys = []string{d.tag + ":q:", d.tag + ":t:", d.tag + ":c:", d.tag + ":d:"}
 	maxAge := max(d.cfg.MaxAge.Milliseconds(), 1)
 	d.head = []string{strconv.FormatInt(maxAge, 10), strconv.FormatInt(2*maxAge+keepIdle.Milliseconds(), 10), "PUBLISH"}
 	if conn.write.Mode() == rueidis.ClientModeCluster {

@@ -47,6 +47,8 @@ var (
 	leaseSource string
 	//go:embed lua/stored.lua
 	storedSource string
+	//go:embed lua/depth.lua
+	depthSource string
 	//go:embed lua/record.lua
 	recordSource string
 	//go:embed lua/settle.lua
@@ -68,6 +70,7 @@ var (
 	storedScript  = newReadingScript(storedSource)
 	settleScript  = newScript(settleSource)
 	purgeQueue    = rueidis.NewLuaScript(below(purgeSource, queueSource))
+	depthScript   = rueidis.NewLuaScriptReadOnly(depthSource)
 	leaseScript   = rueidis.NewLuaScript(leaseSource)
 	recordScript  = rueidis.NewLuaScript(recordSource)
 )

@@ -75,6 +75,11 @@ func Durability(t *testing.T, open func(t *testing.T) mr.Durability, options Dur
 		{"WithdrawRace", s.withdrawRace},
 		{"WithdrawMakesRoom", s.withdrawMakesRoom},
 		{"RecallCancelled", s.recallCancelled},
+
+		{"Backlog", s.backlog},
+		{"BacklogRefused", s.backlogRefused},
+		{"BacklogPair", s.backlogPair},
+		{"BacklogAge", s.backlogAge},
 	})
 }
 

@@ -66,6 +66,9 @@ func (s *durabilitySuite) openAged(t *testing.T) *aged {
 	return &aged{d: s.OpenAged(t, age), from: newSender(), first: time.Now()}
 }
 
+// fresh tells whether nothing can be too old yet.
+func (a *aged) fresh() bool { return time.Since(a.first) < age-age/20 }
+
 // counted tells whether the slot must still know how many became too old, by now.
 func (a *aged) counted() bool { return time.Since(a.first) < 2*age }
 

@@ -29,13 +29,15 @@ for i = 6, #ARGV, 4 do
 	elseif q.bytes + size > bytes then
 		result = 2
 	else
-		local entry = string.format('%.0f-0', at)
+		local entry, ms = string.format('%.0f-0', at), at
 		if q.last and not before(q.last, entry) then
-			local ms, n = string.match(q.last, '^(%d+)%-(%d+)$')
+			local n
+			ms, n = string.match(q.last, '^(%d+)%-(%d+)$')
 			entry = string.format('%s-%.0f', ms, n + 1)
 		end
 		redis.call('XADD', q.stream, entry, 'i', id, 'f', ARGV[i + 3])
 		redis.call('HSET', q.state, 'n', q.n + 1, 'b', q.bytes + size, 's', entry, 'm' .. id, entry .. ' ' .. ARGV[i + 2])
+		count(ms, 1)
 		redis.call('PEXPIRE', q.stream, ARGV[1] + 1000)
 		redis.call('PEXPIRE', q.state, ARGV[2])
 		if q.holder and not told[topic] then
@@ -48,6 +50,7 @@ for i = 6, #ARGV, 4 do
 	end
 	table.insert(out, result)
 end
+settle()
 for lease, p in pairs(processes) do
 	if p and #p > 0 then
 		local number = redis.call('HINCRBY', leases .. lease, 'n', 1)

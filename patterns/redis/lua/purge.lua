@@ -6,12 +6,21 @@
 --
 -- Returns how many messages that were.
 
-local no = refused()
+local no = refused() or may('HGETALL', states .. 'x')
 if no then
 	return no
 end
 local q = load(ARGV[4])
 local n = q.n
 q.dropped = 0
+if n > 0 then
+	local fields = redis.call('HGETALL', q.state)
+	for i = 1, #fields, 2 do
+		if string.sub(fields[i], 1, 1) == 'm' then
+			count(string.match(fields[i + 1], '^%d+'), -1)
+		end
+	end
+	settle()
+end
 dropAll(q)
 return {n}

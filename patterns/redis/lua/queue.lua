@@ -4,6 +4,7 @@
 -- KEYS  1 {prism:<namespace>}:q:  before a topic: its stream, of entries with i, the message's id, and f, its frame
 --       2 {prism:<namespace>}:t:  before a topic: its state, see below
 --       3 {prism:<namespace>}:c:  before a process: its lease
+--       4 {prism:<namespace>}:d:  before "<width>:<number>": a slice of the depth, see below
 -- ARGV  1 maxage   how long a message is stored, in ms
 --       2 keep     how long a state is kept that nobody touches, in ms
 --       3 publish  "PUBLISH" or "SPUBLISH"
@@ -13,28 +14,34 @@
 -- given, w says that somebody stands by for the topic. It is there while it says anything. A stream is there while it has
 -- entries. A holder is "<process>/<session>/<consumer>.<claim>"; it counts while the lease "<process>/<session>" exists.
 --
+-- The depth is how many messages are stored in all queues, in slices by the time of their entries, each a 256th of maxage wide: a
+-- hash with n, those of that time which were neither removed nor purged. Nobody counts off what becomes too old: its slice does,
+-- as a whole, and expires by itself. A slice that was lost, or counts what was evicted, is wrong for no longer than maxage.
+--
 -- A script checks before its first write that the user may run all of its commands, because Redis undoes nothing.
 
-local streams, states, leases = KEYS[1], KEYS[2], KEYS[3]
+local streams, states, leases, slices = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 
 local time = redis.call('TIME')
 local at = time[1] * 1000 + math.floor(time[2] / 1000)
 -- What was stored before this instant is too old.
 local oldest = math.max(at - tonumber(ARGV[1]), 1)
 
+-- may returns nil when the user may run a command, and else what to reply.
+local function may(command, ...)
+	if not redis.acl_check_cmd(command, ...) then
+		return redis.error_reply('NOPERM this needs the right to run ' .. command .. ' on ' .. streams .. ' and its neighbours')
+	end
+	return nil
+end
+
 -- refused returns what to reply when the user may not run one of the commands, and else nil.
 local function refused()
 	local stream, state, lease = streams .. 'x', states .. 'x', leases .. 'x'
-	for _, command in ipairs({
-		{'HMGET', state, 'h'}, {'HSET', state, 'h', ''}, {'HDEL', state, 'h'}, {'PEXPIRE', state, '1'}, {'DEL', stream, state},
-		{'XADD', stream, '1-0', 'i', ''}, {'XRANGE', stream, '-', '+'}, {'XDEL', stream, '1-0'}, {'XLEN', stream},
-		{'EXISTS', lease}, {'HINCRBY', lease, 'n', '1'}, {ARGV[3], string.sub(leases, 1, -4) .. ':free', ''},
-	}) do
-		if not redis.acl_check_cmd(unpack(command)) then
-			return redis.error_reply('NOPERM this needs the right to run ' .. command[1] .. ' on ' .. streams .. ' and its neighbours')
-		end
-	end
-	return nil
+	return may('HMGET', state, 'h') or may('HSET', state, 'h', '') or may('HDEL', state, 'h') or may('PEXPIRE', state, '1')
+		or may('DEL', stream, state) or may('XADD', stream, '1-0', 'i', '') or may('XRANGE', stream, '-', '+')
+		or may('XDEL', stream, '1-0') or may('XLEN', stream) or may('EXISTS', lease) or may('HINCRBY', slices .. 'x', 'n', '1')
+		or may(ARGV[3], string.sub(leases, 1, -4) .. ':free', '')
 end
 
 -- before tells whether an entry comes before another one.
@@ -43,6 +50,30 @@ local function before(a, b)
 	local bm, bs = string.match(b, '^(%d+)%-(%d+)$')
 	am, bm = tonumber(am), tonumber(bm)
 	return am < bm or am == bm and tonumber(as) < tonumber(bs)
+end
+
+local width = math.ceil(tonumber(ARGV[1]) / 256)
+local changed = {}
+
+-- count has one message more in the depth, or -1, which was stored at an instant. It shows with settle.
+local function count(ms, n)
+	local slice = math.floor(ms / width)
+	changed[slice] = (changed[slice] or 0) + n
+end
+
+-- settle writes what was counted.
+local function settle()
+	for slice, n in pairs(changed) do
+		if n ~= 0 then
+			local key = string.format('%s%.0f:%.0f', slices, width, slice)
+			local now = redis.call('HINCRBY', key, 'n', n)
+			if now <= 0 then
+				redis.call('DEL', key)
+			elseif now == n then
+				redis.call('PEXPIRE', key, string.format('%.0f', math.max((slice + 1) * width + ARGV[1] - at, 1)))
+			end
+		end
+	end
 end
 
 -- dropAll takes in that no message of a queue is stored any more.

@@ -15,9 +15,10 @@ for i = 4, #ARGV, 3 do
 	local q = load(ARGV[i], ARGV[i + 1])
 	local removed = 0
 	if q.entry then
-		local entry, size = string.match(q.entry, '^(%S+) (%d+)$')
+		local entry, ms, size = string.match(q.entry, '^((%d+)%S+) (%d+)$')
 		if ARGV[i + 2] == '' or ARGV[i + 2] == entry then
 			removed = 1
+			count(ms, -1)
 			if q.n == 1 then
 				dropAll(q)
 			else
@@ -29,4 +30,5 @@ for i = 4, #ARGV, 3 do
 	end
 	table.insert(out, removed)
 end
+settle()
 return out
