@@ -34,6 +34,8 @@ func (d *decoder) share(n ast.Node, what string, s *limits.Share) {
 	d.mapping(n, what,
 		key{name: "streams", read: func(n ast.Node) { d.count(n, what+".streams", &s.Streams, maxLimit) }},
 		key{name: "attached", read: func(n ast.Node) { d.count(n, what+".attached", &s.Attached, maxLimit) }},
+		key{name: "payload_bytes", read: func(n ast.Node) { s.PayloadBytes = d.rate(n, what+".payload_bytes", ofBytes) }},
+		key{name: "metadata_bytes", read: func(n ast.Node) { s.MetadataBytes = d.rate(n, what+".metadata_bytes", ofBytes) }},
 		key{name: "rates", read: func(n ast.Node) {
 			s.Rates = make(map[auth.Role]limits.Rate)
 			var keys []key
@@ -42,7 +44,7 @@ func (d *decoder) share(n ast.Node, what string, s *limits.Share) {
 					continue
 				}
 				keys = append(keys, key{name: string(role), read: func(n ast.Node) {
-					s.Rates[role] = d.rate(n, what+".rates."+string(role))
+					s.Rates[role] = d.rate(n, what+".rates."+string(role), ofCalls)
 				}})
 			}
 			d.mapping(n, what+".rates", keys...)
@@ -50,15 +52,24 @@ func (d *decoder) share(n ast.Node, what string, s *limits.Share) {
 	)
 }
 
+// What rates are of, and look like.
+const (
+	ofCalls = `a number of calls in a second, a minute or an hour, such as "100/s", "30/m" or "5/h"`
+	ofBytes = `bytes in a second, a minute or an hour, such as "1MiB/s" or "500000/m"`
+)
+
 // rate reads "100/s", or a mapping of rate and burst.
-func (d *decoder) rate(n ast.Node, what string) (r limits.Rate) {
-	const shape = `expected a number of calls in a second, a minute or an hour, such as "100/s", "30/m" or "5/h"`
+func (d *decoder) rate(n ast.Node, what, shape string) (r limits.Rate) {
 	if text, ok := n.(*ast.StringNode); ok {
 		number, per, _ := strings.Cut(text.Value, "/")
+		unit := 1.0
+		if shape == ofBytes {
+			number, unit = cutUnit(number)
+		}
 		seconds := map[string]float64{"s": 1, "m": 60, "h": 3600}[per]
 		value, err := strconv.ParseFloat(number, 64)
-		if err != nil || seconds == 0 || !(value > 0) || value > maxLimit {
-			d.atf(n, "%s: %s, got %q", what, shape, shorten(text.Value))
+		if value *= unit; err != nil || seconds == 0 || !(value > 0) || value > mostRate(shape) {
+			d.atf(n, "%s: expected %s, got %q", what, shape, shorten(text.Value))
 			return r
 		}
 		r.PerSecond = value / seconds
@@ -66,17 +77,43 @@ func (d *decoder) rate(n ast.Node, what string) (r limits.Rate) {
 	}
 	if _, ok := n.(*ast.MappingNode); !ok {
 		if _, ok := n.(*ast.MappingValueNode); !ok {
-			d.expected(n, what, shape[len("expected "):])
+			d.expected(n, what, shape)
 			return r
 		}
 	}
 	burst := 0
 	d.mapping(n, what,
-		key{name: "rate", required: true, read: func(n ast.Node) { r = d.rate(n, what+".rate") }},
-		key{name: "burst", read: func(n ast.Node) { d.count(n, what+".burst", &burst, maxLimit) }},
+		key{name: "rate", required: true, read: func(n ast.Node) { r = d.rate(n, what+".rate", shape) }},
+		key{name: "burst", read: func(n ast.Node) {
+			if shape == ofBytes {
+				d.size(n, what+".burst", &burst, mostBurst)
+				return
+			}
+			d.count(n, what+".burst", &burst, maxLimit)
+		}},
 	)
 	r.Burst = burst
 	return r
+}
+
+// mostBurst is the largest burst in bytes: more than a message can have.
+const mostBurst = 1 << 30
+
+func mostRate(shape string) float64 {
+	if shape == ofBytes {
+		return 1 << 40
+	}
+	return maxLimit
+}
+
+// cutUnit takes a unit of bytes off a number.
+func cutUnit(number string) (digits string, bytes float64) {
+	for _, unit := range sizeUnits {
+		if digits, found := strings.CutSuffix(number, unit.suffix); found {
+			return strings.TrimSpace(digits), float64(unit.bytes)
+		}
+	}
+	return number, 1
 }
 
 // checkDefault reports a default TTL that no caller could ask for.

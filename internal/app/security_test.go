@@ -55,7 +55,7 @@ namespaces:
       max_ttl: 1h
       max_targets: 1000
       per_caller: {streams: 3, attached: 100, rates: {register: 100/s, multicast: {rate: 30/m, burst: 5}}}
-      total: {rates: {watch: 5/h}}
+      total: {payload_bytes: 1.5MiB/m, metadata_bytes: {rate: 100/s, burst: 1MB}, rates: {watch: 5/h}}
 ` + `    backend_slots: {registry: {type: memory}, messaging: {type: memory}}
 `
 
@@ -81,6 +81,9 @@ func TestSecured(t *testing.T) {
 	}
 	l := cfg.Namespaces[0].Limits
 	if l.PerCaller.Rates["multicast"] != (limits.Rate{PerSecond: 0.5, Burst: 5}) || l.MaxTTL != time.Hour || l.Total.Rates["watch"].PerSecond != 5.0/3600 {
+		t.Errorf("limits %+v", l)
+	}
+	if l.Total.PayloadBytes != (limits.Rate{PerSecond: 1.5 * (1 << 20) / 60}) || l.Total.MetadataBytes != (limits.Rate{PerSecond: 100, Burst: 1e6}) {
 		t.Errorf("limits %+v", l)
 	}
 	policies, err := cfg.policies()
@@ -114,6 +117,11 @@ func TestBadSecurity(t *testing.T) {
 		{space + "\n    limits: {per_caller: {rates: {register: 5/d}}}" + slotsLine, `got "5/d"`},
 		{space + "\n    limits: {total: {rates: {register: {burst: 5}}}}" + slotsLine, "limits.total.rates.register.rate is missing"},
 		{space + "\n    limits: {total: {rates: {admin: 5/s}}}" + slotsLine, "unknown key limits.total.rates.admin"},
+		{space + "\n    limits: {total: {rates: {watch: 5KB/s}}}" + slotsLine, `expected a number of calls in a second, a minute or an hour`},
+		{space + "\n    limits: {total: {payload_bytes: 5TB/s}}" + slotsLine, `limits.total.payload_bytes: expected bytes in a second`},
+		{space + "\n    limits: {total: {payload_bytes: 100}}" + slotsLine, `limits.total.payload_bytes: expected bytes in a second`},
+		{space + "\n    limits: {total: {metadata_bytes: {rate: 5KB/s, burst: 0}}}" + slotsLine, `limits.total.metadata_bytes.burst`},
+		{space + "\n    limits: {per_caller: {payload_bytes: {burst: 5}}}" + slotsLine, "limits.per_caller.payload_bytes.rate is missing"},
 		{space + "\n    limits: {min_ttl: 1h, max_ttl: 1m}" + slotsLine, "limits.min_ttl: is more than max_ttl"},
 		{space + "\n    limits: {max_ttl: 1m}" + slotsLine, "ttl_default (5m0s) is not within them"},
 		{space + "\n    identity_schema: {fields: {a: {type: text}}}" + slotsLine, "identity_schema.fields.a.type"},

@@ -123,6 +123,14 @@ func writeLimits(b *strings.Builder, l limits.Config) {
 			r := share.Rates[role]
 			rates = append(rates, yaml.MapItem{Key: string(role), Value: entries("rate", rateText(r), "burst", r.Burst)})
 		}
+		for _, bytes := range []struct {
+			name string
+			limits.Rate
+		}{{"payload_bytes", share.PayloadBytes}, {"metadata_bytes", share.MetadataBytes}} {
+			if bytes.PerSecond > 0 {
+				shown = append(shown, yaml.MapItem{Key: bytes.name, Value: entries("rate", rateText(bytes.Rate), "burst", bytes.Burst)})
+			}
+		}
 		if len(rates) > 0 {
 			shown = append(shown, yaml.MapItem{Key: "rates", Value: rates})
 		}

@@ -1,7 +1,7 @@
-// Package limits bounds what callers take of a namespace: how often they call, how many streams they hold and how many identities
-// these are attached to. Each is bounded for every caller and for all of them together, and what does not fit is refused at once,
-// with the limit, what is taken of it, and when to come back. Everything is counted in this process: of several proxies, each
-// has the limits to itself.
+// Package limits bounds what callers take of a namespace: how often they call, how many bytes they send, how many streams they
+// hold and how many identities these are attached to. Each is bounded for every caller and for all of them together, and what
+// does not fit is refused at once, with the limit, what is taken of it, and when to come back. Everything is counted in this
+// process: of several proxies, each has the limits to itself.
 package limits
 
 import (
@@ -36,6 +36,12 @@ type Rate struct {
 type Share struct {
 	// Rates are how often operations of a role may be called. Each attach counts as one, and each stream.
 	Rates map[auth.Role]Rate
+	// PayloadBytes are how many bytes the payloads of multicasts may have, counted once for each multicast, to however many it
+	// goes. A payload larger than what may come at once is never taken. The zero Rate is without a limit.
+	PayloadBytes Rate
+	// MetadataBytes are how many bytes the metadata of registrations may have, as max_metadata counts them. The zero Rate is
+	// without a limit.
+	MetadataBytes Rate
 	// Streams is how many streams of subscribers and watchers there may be at once. 0: any number.
 	Streams int
 	// Attached is how many identities all these streams may be attached to. 0: any number.
@@ -70,6 +76,15 @@ func (c Config) Validate() error {
 				return invalid(field, "must be more than 0")
 			case r.Burst < 0:
 				return invalid(field, "must have a burst of 1 at least")
+			}
+		}
+		for field, r := range map[string]Rate{"payload_bytes": share.PayloadBytes, "metadata_bytes": share.MetadataBytes} {
+			switch {
+			case r == Rate{}:
+			case !(r.PerSecond > 0) || math.IsInf(r.PerSecond, 0):
+				return invalid(share.name+"."+field, "must be more than 0")
+			case r.Burst < 0:
+				return invalid(share.name+"."+field, "must have a burst of 1 at least")
 			}
 		}
 		if share.Streams < 0 {
@@ -135,6 +150,7 @@ type taken struct {
 	name     string // of the share, in a configuration
 	share    Share
 	buckets  map[auth.Role]*rate.Limiter
+	bytes    [2]*rate.Limiter // of payloads and of metadata
 	streams  int
 	attached int
 	place    *list.Element // among the idle
@@ -150,13 +166,24 @@ func New(cfg Config) *Limits {
 func newTaken(caller, name string, share Share) *taken {
 	t := &taken{caller: caller, name: name, share: share, buckets: make(map[auth.Role]*rate.Limiter, len(share.Rates))}
 	for role, r := range share.Rates {
-		burst := r.Burst
-		if burst == 0 {
-			burst = max(int(math.Ceil(r.PerSecond)), 1)
-		}
-		t.buckets[role] = rate.NewLimiter(rate.Limit(r.PerSecond), burst)
+		t.buckets[role] = bucket(r)
+	}
+	for of, r := range share.bytes() {
+		t.bytes[of] = bucket(r)
 	}
 	return t
+}
+
+// bucket returns the full bucket of a rate. Nil: there is no limit.
+func bucket(r Rate) *rate.Limiter {
+	if r.PerSecond == 0 {
+		return nil
+	}
+	burst := r.Burst
+	if burst == 0 {
+		burst = max(int(math.Ceil(r.PerSecond)), 1)
+	}
+	return rate.NewLimiter(rate.Limit(r.PerSecond), burst)
 }
 
 // Call takes one call of an operation. Every error is an ExceededError.

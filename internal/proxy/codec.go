@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -34,11 +35,11 @@ func (c *codec) Marshal(v any) ([]byte, error) {
 // NewDecoder returns a decoder of one request. It reads everything: what stands behind the first value is an error too.
 func (c *codec) NewDecoder(r io.Reader) runtime.Decoder {
 	return runtime.DecoderFunc(func(v any) error {
-		raw, err := io.ReadAll(r)
+		raw, err := readAll(r)
 		if err != nil {
 			return fmt.Errorf("body: %w", err)
 		}
-		if len(strings.TrimSpace(string(raw))) == 0 {
+		if len(bytes.TrimSpace(raw)) == 0 {
 			return io.EOF // no body means that every field has its default
 		}
 		msg, ok := v.(proto.Message)

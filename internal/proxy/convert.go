@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"fmt"
+	"math"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -59,8 +61,11 @@ func span(field string, d *durationpb.Duration) (time.Duration, error) {
 		return 0, invalid(field, "is not a duration")
 	}
 	out := d.AsDuration()
-	if out < 0 {
+	switch {
+	case out < 0:
 		return 0, invalid(field, "must not be negative")
+	case out == math.MaxInt64: // AsDuration cuts off what does not fit
+		return 0, invalid(field, fmt.Sprintf("is %d s, at most %d are possible", d.GetSeconds(), int64(math.MaxInt64/time.Second)))
 	}
 	return out, nil
 }

@@ -185,5 +185,6 @@ func (s *Server) drainNow(ctx context.Context) error {
 	_ = s.pipe.Close()
 	s.requests.Wait()
 	s.streams.Wait()
+	s.sparing.flush() //nolint:contextcheck // of calls that have ended
 	return cut
 }

@@ -42,21 +42,23 @@ func (s *Server) failed(ctx context.Context, method string, err error) error {
 		return nil
 	}
 	st := convert(ctx, err)
+	kind := kindName{method, st.Code().String()}
+	if !strings.HasPrefix(method, "/") { // a request of HTTP, with its path
+		kind.what, method = "HTTP", shorten(method)
+	}
+	attrs := []slog.Attr{slog.String("method", method), slog.String("request_id", requestID(ctx)), slog.Any("error", err)}
 	switch st.Code() {
 	case codes.Internal:
-		s.log.LogAttrs(ctx, slog.LevelError, "call failed", slog.String("method", method),
-			slog.String("request_id", requestID(ctx)), slog.Any("error", err))
+		s.sparing.write(ctx, slog.LevelError, kind, "call failed", attrs...)
 		return status.Error(codes.Internal, "internal error; the server's log tells more under request id "+requestID(ctx))
 	case codes.Unavailable:
 		level := slog.LevelWarn
 		if _, ours := status.FromError(err); ours {
-			level = slog.LevelDebug // draining
+			level, kind.which = slog.LevelDebug, "ours" // draining
 		}
-		s.log.LogAttrs(ctx, level, "call failed", slog.String("method", method),
-			slog.String("request_id", requestID(ctx)), slog.Any("error", err))
+		s.sparing.write(ctx, level, kind, "call failed", attrs...)
 	default:
-		s.log.LogAttrs(ctx, slog.LevelDebug, "call refused", slog.String("method", method),
-			slog.String("request_id", requestID(ctx)), slog.Any("error", err), slog.String("reason", auth.Reason(err)))
+		s.sparing.write(ctx, slog.LevelDebug, kind, "call refused", append(attrs, slog.String("reason", auth.Reason(err)))...)
 	}
 	return st.Err()
 }
@@ -115,8 +117,16 @@ func badRequest(field, problem, message string) *status.Status {
 	return detailed
 }
 
+// maxText bounds an error's text in bytes: as a trailer of gRPC it must fit among the headers that clients take.
+const maxText = 4 << 10
+
 // clean makes a text fit for the wire: messages quote what callers sent, and proto strings must be UTF-8.
-func clean(text string) string { return strings.ToValidUTF8(text, "\uFFFD") }
+func clean(text string) string {
+	if len(text) > maxText {
+		text = strings.ToValidUTF8(text[:maxText], "") + "…"
+	}
+	return strings.ToValidUTF8(text, "\uFFFD")
+}
 
 // invalid is an InvalidError of the proxy's own.
 func invalid(field, problem string) error {

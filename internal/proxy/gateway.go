@@ -1,10 +1,8 @@
 package proxy
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"io"
 	"math"
 	"net/http"
 	"net/url"
@@ -21,9 +19,6 @@ import (
 
 	patternpb "github.com/prism-data-layer/prism/gen/prism/pattern"
 )
-
-// bodyTimeout bounds the time in which a request's body must have arrived.
-const bodyTimeout = 30 * time.Second
 
 // gateway is the HTTP side: it finds the route, reads the body within bounds, and leaves JSON to grpc-gateway.
 type gateway struct {
@@ -45,10 +40,7 @@ func (s *Server) newGateway(client patternpb.MulticastRegistryPatternClient) (ht
 		runtime.WithDisablePathLengthFallback(),
 		runtime.WithDisableHTTPMethodOverride(),
 		runtime.WithIncomingHeaderMatcher(func(key string) (string, bool) {
-			if strings.EqualFold(key, requestIDHTTP) {
-				return requestIDHeader, true
-			}
-			return runtime.DefaultHeaderMatcher(key)
+			return requestIDHeader, strings.EqualFold(key, requestIDHTTP) // and nothing that callers could fill at will
 		}),
 		runtime.WithOutgoingHeaderMatcher(func(string) (string, bool) { return "", false }),
 		runtime.WithOutgoingTrailerMatcher(func(string) (string, bool) { return "", false }),
@@ -85,6 +77,7 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			g.fail(w, r, g.server.failed(r.Context(), r.Method+" "+r.URL.EscapedPath(), err))
 		}
 	}()
+	g.hurry(w, r)
 	t, vars, err := g.find(r)
 	if err == nil {
 		err = g.checkOrigin(r)
@@ -101,6 +94,7 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	if err == nil {
+		dropHeaders(r)
 		err = g.readBody(w, r)
 	}
 	w = &promptWriter{ResponseWriter: w, control: http.NewResponseController(w), timeout: g.server.cfg.WriteTimeout}
@@ -150,31 +144,6 @@ func (w *promptWriter) Write(p []byte) (int, error) {
 // Unwrap lets http.ResponseController through.
 func (w *promptWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// readBody takes the whole body in, within bounds of size and time, so that what follows never waits for the client.
-func (g *gateway) readBody(w http.ResponseWriter, r *http.Request) error {
-	if r.Body == nil || r.Body == http.NoBody {
-		return nil
-	}
-	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout)) // every server of net/http can
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, g.maxBody))
-	_ = control.SetReadDeadline(time.Time{})
-	var large *http.MaxBytesError
-	switch {
-	case errors.As(err, &large):
-		return &runtime.HTTPStatusError{HTTPStatus: http.StatusRequestEntityTooLarge, Err: status.Errorf(
-			codes.InvalidArgument, "the body is too large: at most %d bytes are allowed", large.Limit)}
-	case err != nil:
-		return status.Error(codes.InvalidArgument, "the body could not be read: "+err.Error())
-	}
-	if len(body) > 0 && r.Method != http.MethodPost {
-		return invalid("body", r.Method+" takes none here; parameters go into the query")
-	}
-	r.Body = io.NopCloser(bytes.NewReader(body))
-	r.ContentLength = int64(len(body))
-	return nil
-}
-
 // failure is the JSON of every error.
 type failure struct {
 	Error struct {
@@ -223,7 +192,7 @@ func (g *gateway) failure(r *http.Request, err error) *failure {
 	}
 	out := &failure{}
 	out.Error.Code, out.Error.HTTP = code.Code(st.Code()).String(), httpStatus
-	out.Error.Message, out.Error.RequestID = st.Message(), requestID(r.Context())
+	out.Error.Message, out.Error.RequestID = clean(st.Message()), requestID(r.Context())
 	for _, detail := range st.Details() {
 		switch d := detail.(type) {
 		case *errdetails.BadRequest:

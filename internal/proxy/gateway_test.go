@@ -231,7 +231,7 @@ func TestBodyCutShort(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	fmt.Fprintf(conn, "POST %s/identities HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{", base)
+	fmt.Fprintf(conn, "POST %s/identities HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{", base)
 	_ = conn.(*net.TCPConn).CloseWrite()
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
@@ -534,7 +534,7 @@ func TestEventsUnread(t *testing.T) {
 	}
 	defer conn.Close()
 	_ = conn.(*net.TCPConn).SetReadBuffer(4096)
-	fmt.Fprintf(conn, "GET %s/identities/a:subscribe HTTP/1.1\r\nHost: x\r\n\r\n", base)
+	fmt.Fprintf(conn, "GET %s/identities/a:subscribe HTTP/1.1\r\nHost: localhost\r\n\r\n", base)
 	if _, err := bufio.NewReaderSize(conn, 16).ReadString('\n'); err != nil {
 		t.Fatal(err)
 	}

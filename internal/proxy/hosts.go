@@ -27,7 +27,7 @@ func (g *gateway) isOurs(host string) bool {
 		host = name
 	}
 	host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
-	if _, err := netip.ParseAddr(host); err == nil {
+	if _, err := netip.ParseAddr(host); err == nil || host == "" { // a browser sends one
 		return true
 	}
 	named := func(name string) bool { return strings.EqualFold(name, host) }

@@ -54,6 +54,7 @@ func newToken() string {
 }
 
 func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
+	arrived(ctx)
 	ctx, id := withRequestID(ctx)
 	_ = grpc.SetHeader(ctx, metadata.Pairs(requestIDHeader, id)) // fails only when the call has ended already
 	rpc := s.metrics.Begin(info.FullMethod)
@@ -63,6 +64,9 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	defer func() { s.audit(ctx, info.FullMethod, req, resp, err) }()
 	defer func() { err = recovered(recover(), err) }()
 	if public(info.FullMethod) {
+		if err := decoded(req); err != nil {
+			return nil, err
+		}
 		return next(ctx, req)
 	}
 	var c inflight
@@ -74,13 +78,16 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	}
 	defer s.drain.end(false)
 	defer c.leave()
+	if err := decoded(req); err != nil {
+		return nil, err
+	}
 	return next(ctx, req)
 }
 
 func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
 	ctx, id := withRequestID(stream.Context())
 	_ = stream.SetHeader(metadata.Pairs(requestIDHeader, id)) // see unary
-	metered := &meteredStream{ServerStream: stream}
+	metered := &meteredStream{ServerStream: stream, parked: &s.parked}
 	rpc := s.metrics.Begin(info.FullMethod)
 	defer func() { ended(rpc, err) }()
 	defer func() { err = s.failed(ctx, info.FullMethod, err) }()
@@ -88,6 +95,10 @@ func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 	defer func() { s.audit(ctx, info.FullMethod, nil, nil, err) }()
 	defer func() { err = recovered(recover(), err) }()
 	if public(info.FullMethod) {
+		if err := s.parked.enterPublic(); err != nil {
+			return err
+		}
+		defer s.parked.leavePublic()
 		return next(srv, &contextStream{ServerStream: metered, ctx: ctx})
 	}
 	// A stream that only the server sends on is one call with a long answer: it is waited for like a unary one. Watch has no

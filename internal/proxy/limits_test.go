@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	patternpb "github.com/prism-data-layer/prism/gen/prism/pattern"
 	"github.com/prism-data-layer/prism/internal/auth"
@@ -117,4 +118,38 @@ func TestTTLAndTargetLimits(t *testing.T) {
 		_, err := b.rpc.Multicast(b.ctx, &patternpb.MulticastRequest{MaxTargets: most})
 		wantError(t, err, codes.ResourceExhausted, "", "at most 2 are allowed")
 	}
+}
+
+func TestByteLimits(t *testing.T) {
+	t.Parallel()
+	b := limited(t, limits.Config{
+		PerCaller: limits.Share{PayloadBytes: limits.Rate{PerSecond: 0.1, Burst: 100}}, Total: limits.Share{MetadataBytes: limits.Rate{PerSecond: 0.1, Burst: 200}},
+	})
+	send := func(n int) error {
+		_, err := b.rpc.Multicast(b.ctx, &patternpb.MulticastRequest{Payload: make([]byte, n), DryRun: true})
+		return err
+	}
+	if err := send(80); err != nil {
+		t.Fatal(err)
+	}
+	wantExhausted(t, send(30), "per_caller.payload_bytes", true)
+	wantExhausted(t, send(101), "per_caller.payload_bytes", false)
+	if err := send(0); err != nil {
+		t.Error(err)
+	}
+	register := func(id string) error {
+		_, err := b.rpc.Register(b.ctx, &patternpb.RegisterRequest{Identity: id, Metadata: &structpb.Struct{Fields: map[string]*structpb.Value{
+			"room": structpb.NewStringValue(strings.Repeat("x", 100)),
+		}}})
+		return err
+	}
+	if err := register("a"); err != nil {
+		t.Fatal(err)
+	}
+	wantExhausted(t, register("b"), "total.metadata_bytes", true)
+	stream, err := b.rpc.MulticastStream(b.ctx, &patternpb.MulticastStreamRequest{Request: &patternpb.MulticastRequest{Payload: make([]byte, 50)}})
+	if err == nil {
+		_, err = stream.Recv()
+	}
+	wantExhausted(t, err, "per_caller.payload_bytes", true)
 }

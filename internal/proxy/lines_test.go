@@ -132,7 +132,7 @@ func TestMulticastLinesLeft(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fmt.Fprintf(conn, "POST %s/identities:multicastStream HTTP/1.1\r\nHost: x\r\nContent-Length: 17\r\n\r\n{\"timeout\":\"20s\"}", base)
+	fmt.Fprintf(conn, "POST %s/identities:multicastStream HTTP/1.1\r\nHost: localhost\r\nContent-Length: 17\r\n\r\n{\"timeout\":\"20s\"}", base)
 	if line, err := bufio.NewReader(conn).ReadString('\n'); err != nil || !strings.Contains(line, "200") {
 		t.Fatal(line, err)
 	}

@@ -81,12 +81,25 @@ func namespaceOf(request any) (name string, ok bool) {
 type meteredStream struct {
 	grpc.ServerStream
 
+	parked    *parked // nil once the first request is there
 	namespace atomic.Pointer[string]
 }
 
 // RecvMsg implements grpc.ServerStream.
 func (m *meteredStream) RecvMsg(msg any) error {
+	p := m.parked
+	if p != nil {
+		p.calls.Add(1)
+	}
 	err := m.ServerStream.RecvMsg(msg)
+	if p != nil {
+		m.parked = nil
+		p.calls.Add(-1)
+		arrived(m.Context())
+	}
+	if err == nil {
+		err = decoded(msg)
+	}
 	if err == nil && m.namespace.Load() == nil {
 		if name, ok := namespaceOf(msg); ok {
 			m.namespace.Store(&name)

@@ -63,7 +63,10 @@ func (s *service) multicastCall(
 	if call.Recency, err = recency(req.GetConsistency(), req.GetMinRevision()); err != nil {
 		return n, call, err
 	}
-	return n, call, checkReport(req.GetReport())
+	if err := checkReport(req.GetReport()); err != nil {
+		return n, call, err
+	}
+	return n, call, n.Limits.Payload(n.owner, len(call.Payload))
 }
 
 // summary is summary without warnings where the caller does not see everything: they are about the fields of all identities.
@@ -78,7 +81,7 @@ func (e *entered) summary(r *multicastregistry.Result) *patternpb.MulticastRespo
 // logUnrecorded logs what the caller cannot repair: the result is as told, but will not be found under its id.
 func (s *Server) logUnrecorded(ctx context.Context, r *multicastregistry.Result) {
 	if r.Unrecorded != nil {
-		s.log.LogAttrs(ctx, slog.LevelWarn, "a result was not recorded",
+		s.sparing.write(ctx, slog.LevelWarn, kindName{what: "unrecorded"}, "a result was not recorded",
 			slog.String("request_id", requestID(ctx)), slog.Any("error", r.Unrecorded))
 	}
 }

@@ -131,8 +131,8 @@ func (s *Server) pingSlot(
 	if err == nil {
 		return slotState{Type: silent.Type, Status: stateOK}
 	}
-	s.log.LogAttrs(ctx, slog.LevelWarn, "not ready", slog.String("namespace", namespace), slog.String("slot", slot.Name),
-		slog.String("type", silent.Type), slog.Any("error", err))
+	s.sparing.write(ctx, slog.LevelWarn, kindName{"not ready", namespace + "/" + slot.Name}, "not ready",
+		slog.String("namespace", namespace), slog.String("slot", slot.Name), slog.String("type", silent.Type), slog.Any("error", err))
 	state := slotState{Type: silent.Type, Status: stateUnavailable, Error: clean(err.Error())}
 	switch {
 	case faulty:

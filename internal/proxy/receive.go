@@ -175,7 +175,7 @@ func (u *subscription) ack(req *patternpb.Acks) error {
 	u.metrics.Acks(len(answers))
 	if err := u.sub.Ack(u.life, answers...); err != nil && u.life.Err() == nil {
 		if u.badAcks++; u.badAcks == 1 {
-			u.server.log.LogAttrs(u.life, slog.LevelWarn, "acks were lost", slog.String("namespace", u.namespace),
+			u.server.sparing.write(u.life, slog.LevelWarn, kindName{what: "acks"}, "acks were lost", slog.String("namespace", u.namespace),
 				slog.String("request_id", requestID(u.life)), slog.Any("error", err))
 		}
 	}

@@ -162,9 +162,14 @@ func (t *route) checkQuery(raw string) error {
 	if err != nil {
 		return invalid("query", "cannot be read: "+err.Error())
 	}
-	for name := range given {
+	for name, values := range given {
 		switch {
+		case !utf8.ValidString(name):
+			return invalid("query", "has a parameter whose name is not valid UTF-8")
 		case slices.Contains(t.query, name):
+			if slices.ContainsFunc(values, func(v string) bool { return !utf8.ValidString(v) }) {
+				return invalid(name, "is not valid UTF-8")
+			}
 		case len(t.query) == 0:
 			return invalid("query", fmt.Sprintf("%q is not known: this route takes no parameters", shorten(name)))
 		default:

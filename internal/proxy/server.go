@@ -97,15 +97,22 @@ type Config struct {
 	AttachTimeout time.Duration
 	// SSEHeartbeat is the time between two comments that keep an idle event stream open. Default: 15 s.
 	SSEHeartbeat time.Duration
+	// HandshakeTimeout bounds what comes before a request: handshakes, and its headers; and the wait for the request behind the
+	// headers of a gRPC call, when many calls wait for theirs. Default: 10 s.
+	HandshakeTimeout time.Duration
+	// BodyTimeout bounds the time in which the body of an HTTP request must have arrived. Default: 30 s.
+	BodyTimeout time.Duration
 	// WriteTimeout bounds one write to an HTTP client that does not read. Default: 30 s.
 	WriteTimeout time.Duration
 }
 
 const (
-	defaultMaxAttached   = 100_000
-	defaultAttachTimeout = 30 * time.Second
-	defaultSSEHeartbeat  = 15 * time.Second
-	defaultWriteTimeout  = 30 * time.Second
+	defaultMaxAttached      = 100_000
+	defaultAttachTimeout    = 30 * time.Second
+	defaultSSEHeartbeat     = 15 * time.Second
+	defaultHandshakeTimeout = 10 * time.Second
+	defaultBodyTimeout      = 30 * time.Second
+	defaultWriteTimeout     = 30 * time.Second
 
 	// minMessageBytes is the least bound of one gRPC message; a namespace that allows larger payloads raises it, by what comes
 	// around a payload too.
@@ -115,8 +122,6 @@ const (
 	// with its URL, which may hold a filter, or thousands of identities.
 	maxHeaderBytes  = 64 << 10
 	maxRequestBytes = 256 << 10
-	// handshakeTimeout bounds what comes before a request: handshakes, and its headers.
-	handshakeTimeout = 10 * time.Second
 	// pipeBytes is the buffer of the connection in memory between gateway and service.
 	pipeBytes = 1 << 18
 )
@@ -125,6 +130,7 @@ const (
 type Server struct {
 	cfg        Config
 	log        *slog.Logger
+	sparing    *sparing // the same, for what may come again and again
 	serving    atomic.Pointer[serving]
 	open       calls // streams that are open
 	maxMessage int   // bytes of one gRPC message
@@ -138,6 +144,7 @@ type Server struct {
 	events *events
 
 	tickets tickets
+	parked  parked
 
 	drain     *drainer
 	drainOnce sync.Once
@@ -152,12 +159,14 @@ func New(cfg Config) (*Server, error) {
 	cfg.MaxAttached = cmp.Or(cfg.MaxAttached, defaultMaxAttached)
 	cfg.AttachTimeout = cmp.Or(cfg.AttachTimeout, defaultAttachTimeout)
 	cfg.SSEHeartbeat = cmp.Or(cfg.SSEHeartbeat, defaultSSEHeartbeat)
+	cfg.HandshakeTimeout = cmp.Or(cfg.HandshakeTimeout, defaultHandshakeTimeout)
+	cfg.BodyTimeout = cmp.Or(cfg.BodyTimeout, defaultBodyTimeout)
 	cfg.WriteTimeout = cmp.Or(cfg.WriteTimeout, defaultWriteTimeout)
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{
-		cfg: cfg, log: cfg.Logger, maxMessage: minMessageBytes,
+		cfg: cfg, log: cfg.Logger, sparing: newSparing(cfg.Logger), maxMessage: minMessageBytes,
 		health: health.NewServer(), pipe: bufconn.Listen(pipeBytes), drain: newDrainer(),
 		events: &events{by: make(map[string]*eventStream)},
 	}
@@ -182,6 +191,7 @@ func New(cfg Config) (*Server, error) {
 const streamWorkers = 64
 
 func (s *Server) newGRPC() {
+	s.parked.timeout = s.cfg.HandshakeTimeout
 	edge := edgeCredentials{insecure.NewCredentials()}
 	if s.cfg.TLS != nil {
 		edge.TransportCredentials = credentials.NewTLS(s.cfg.TLS.Config("h2"))
@@ -195,16 +205,18 @@ func (s *Server) newGRPC() {
 		grpc.MaxSendMsgSize(math.MaxInt32),
 		grpc.MaxConcurrentStreams(math.MaxUint32),
 		grpc.MaxHeaderListSize(maxHeaderBytes),
-		grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.InTapHandle(s.parked.tap),
+		grpc.ConnectionTimeout(s.cfg.HandshakeTimeout),
 		grpc.WaitForHandlers(true),
 		grpc.NumStreamWorkers(streamWorkers),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 	)
-	patternpb.RegisterMulticastRegistryPatternServer(s.grpc, &service{Server: s})
-	grpc_health_v1.RegisterHealthServer(s.grpc, s.health)
+	services := registrar{Server: s.grpc, parked: &s.parked}
+	patternpb.RegisterMulticastRegistryPatternServer(services, &service{Server: s})
+	grpc_health_v1.RegisterHealthServer(services, s.health)
 	s.health.SetServingStatus(patternpb.MulticastRegistryPattern_ServiceDesc.ServiceName, grpc_health_v1.HealthCheckResponse_SERVING)
-	reflection.Register(s.grpc)
+	reflection.Register(services)
 }
 
 func (s *Server) newHTTP() error {
@@ -223,7 +235,7 @@ func (s *Server) newHTTP() error {
 		return errors.Join(err, s.conn.Close())
 	}
 	s.http = &http.Server{
-		Handler: handler, ReadHeaderTimeout: handshakeTimeout, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: maxRequestBytes,
+		Handler: handler, ReadHeaderTimeout: s.cfg.HandshakeTimeout, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: maxRequestBytes,
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 	if s.cfg.TLS != nil {

@@ -49,6 +49,9 @@ func (s *service) Register(ctx context.Context, req *patternpb.RegisterRequest) 
 	if err := n.Limits.CheckTTL(ttl); err != nil {
 		return nil, err
 	}
+	if err := n.Limits.Metadata(n.owner, registered); err != nil {
+		return nil, err
+	}
 	stored, err := n.Coordinator.Register(ctx, multicastregistry.Registration{
 		ID: req.GetIdentity(), Metadata: registered, TTL: ttl, Mode: mode,
 	})
@@ -148,7 +151,8 @@ func (s *service) ListNamespaces(
 		}
 		count, ok, err := s.count(ctx, n)
 		if err != nil {
-			s.log.LogAttrs(ctx, slog.LevelWarn, "identities could not be counted", slog.String("namespace", name),
+			s.sparing.write(ctx, slog.LevelWarn, kindName{"count", name}, "identities could not be counted",
+				slog.String("namespace", name),
 				slog.String("request_id", requestID(ctx)), slog.Any("error", err))
 		} else if ok {
 			shown.IdentityCount = new(uint64(count))

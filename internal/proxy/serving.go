@@ -21,6 +21,7 @@ type serving struct {
 	authenticator *auth.Authenticator // nil: nobody is asked
 	namespaces    map[string]*served
 	names         []string // in order
+	maxValues     int      // of the JSON of a body
 }
 
 // served is a namespace that is served, and the calls in it.
@@ -37,7 +38,7 @@ var errMoved = status.Error(codes.Unavailable, "the namespace is being changed; 
 // newServing returns what is to be served from now on. Of what was served before, a namespace with the same coordinator and the
 // same policy keeps its streams.
 func (s *Server) newServing(namespaces []Namespace, authenticator *auth.Authenticator, before *serving) (*serving, error) {
-	now := &serving{authenticator: authenticator, namespaces: make(map[string]*served, len(namespaces))}
+	now := &serving{authenticator: authenticator, namespaces: make(map[string]*served, len(namespaces)), maxValues: minValues}
 	for _, n := range namespaces {
 		c := n.Coordinator.Config()
 		if _, twice := now.namespaces[c.Namespace]; twice {
@@ -62,6 +63,7 @@ func (s *Server) newServing(namespaces []Namespace, authenticator *auth.Authenti
 		}
 		now.namespaces[c.Namespace] = as
 		now.names = append(now.names, c.Namespace)
+		now.maxValues = max(now.maxValues, c.MaxMetadata/8) // a value of metadata counts 12 bytes at least, and a field 16
 	}
 	if len(now.names) == 0 {
 		return nil, errors.New("there is no namespace to serve: give at least one")

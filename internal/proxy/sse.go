@@ -114,11 +114,6 @@ func readSubscribe(r *http.Request, vars map[string]string) (attach *patternpb.A
 	default:
 		return nil, false, invalid("ack", fmt.Sprintf("%q is neither auto nor manual", shorten(v)))
 	}
-	for _, id := range attach.GetIdentities() {
-		if !utf8.ValidString(id) {
-			return nil, false, invalid("identity", "is not valid UTF-8")
-		}
-	}
 	return attach, auto, nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -75,9 +76,15 @@ func readWatch(r *http.Request, vars map[string]string) (*patternpb.WatchRequest
 	query := r.URL.Query()
 	req := &patternpb.WatchRequest{Namespace: vars["namespace"], ResumeToken: query.Get("resume_token")}
 	if last := r.Header.Get(lastEventID); last != "" && last != unfinished {
+		if !utf8.ValidString(last) {
+			return nil, invalid("resume_token", "is not valid UTF-8, in the header "+lastEventID)
+		}
 		req.ResumeToken = last
 	}
 	if text := query.Get("filter"); text != "" {
+		if err := checkValues([]byte(text), minValues); err != nil {
+			return nil, invalid("filter", err.Error())
+		}
 		req.Filter = &structpb.Struct{}
 		if err := newCodec().NewDecoder(strings.NewReader(text)).Decode(req.GetFilter()); err != nil {
 			return nil, invalid("filter", strings.TrimPrefix(err.Error(), "body: "))

@@ -122,7 +122,7 @@ func (s *service) Subscribe(wire grpc.BidiStreamingServer[patternpb.SubscribeReq
 	pump.Wait()
 	if u.sub != nil {
 		if err := u.sub.Close(); err != nil {
-			s.log.LogAttrs(life, slog.LevelWarn, "subscriber did not close cleanly",
+			s.sparing.write(life, slog.LevelWarn, kindName{what: "close"}, "subscriber did not close cleanly",
 				slog.String("request_id", requestID(life)), slog.Any("error", err))
 		}
 	}

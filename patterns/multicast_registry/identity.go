@@ -176,6 +176,9 @@ func CopyMetadata(metadata map[string]any) (map[string]any, error) {
 	return out.(map[string]any), nil
 }
 
+// MetadataSize returns how large metadata are, as MaxMetadata bounds them.
+func MetadataSize(metadata map[string]any) int { return metadataSize(metadata) }
+
 // metadataSize returns how large a value of metadata is: the text of its keys and strings, 12 bytes for each value whatever
 // it is, and 4 for each key. That is about what it takes as protobuf, and never much less.
 func metadataSize(value any) int {

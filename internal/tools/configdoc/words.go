@@ -14,6 +14,14 @@ import (
 const rates = "How often operations of a role may be called; each attach and each stream counts as one. " +
 	"`{rate: 100/s, burst: 500}` says how many at once."
 
+// payloadBytes and metadataBytes too.
+const (
+	payloadBytes = "How many bytes the payloads of multicasts may have, counted once for each multicast, to however many it goes. " +
+		"`{rate: 1MiB/s, burst: 10MiB}` says how many at once: a larger payload is never taken."
+	metadataBytes = "How many bytes the metadata of registrations may have, as `max_metadata` counts them. " +
+		"`{rate: 100KB/s, burst: 1MB}` says how many at once."
+)
+
 // described are keys without a field of their own, or whose comment speaks to programmers: by their path, or by "*." and their
 // name wherever in a slot they stand.
 var described = map[string]string{
@@ -27,6 +35,10 @@ var described = map[string]string{
 		"is kept.",
 	"namespaces.limits.per_caller.rates":          rates,
 	"namespaces.limits.total.rates":               rates,
+	"namespaces.limits.per_caller.payload_bytes":  payloadBytes,
+	"namespaces.limits.total.payload_bytes":       payloadBytes,
+	"namespaces.limits.per_caller.metadata_bytes": metadataBytes,
+	"namespaces.limits.total.metadata_bytes":      metadataBytes,
 	"namespaces.identity_schema.fields.NAME.type": "What the value is.",
 	"*.enumerate": "Where reads are answered: from a copy in this process (`replica`), inside the backend (`native`), or by " +
 		"fetching everything (`scan`).",
