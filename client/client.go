@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/keepalive"
@@ -34,7 +35,8 @@ type Client struct {
 	rpc       patternpb.MulticastRegistryPatternClient
 	server    string
 	namespace string
-	renews    bool // tokens: one that is not accepted may be followed by one that is
+	renews    bool         // tokens: one that is not accepted may be followed by one that is
+	tracer    trace.Tracer // nil without WithTracing
 }
 
 // Option changes what Dial does.
@@ -46,6 +48,7 @@ type options struct {
 	token     func(ctx context.Context) (string, error)
 	renews    bool // there are new tokens
 	plaintext bool // tokens may go without TLS
+	tracer    trace.Tracer
 	grpc      []grpc.DialOption
 }
 
@@ -84,11 +87,14 @@ func Dial(server string, opts ...Option) (*Client, error) {
 			MinConnectTimeout: 5 * time.Second,
 		}),
 	)
+	dialOptions = append(dialOptions, o.traced()...)
 	conn, err := grpc.NewClient(target, append(dialOptions, o.grpc...)...)
 	if err != nil {
 		return nil, &InvalidError{Field: "server", Problem: err.Error()}
 	}
-	c := &Client{conn: conn, rpc: patternpb.NewMulticastRegistryPatternClient(conn), server: target, renews: o.renews}
+	c := &Client{
+		conn: conn, rpc: patternpb.NewMulticastRegistryPatternClient(conn), server: target, renews: o.renews, tracer: o.tracer,
+	}
 	return c.In(o.namespace), nil
 }
 

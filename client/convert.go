@@ -179,7 +179,7 @@ func fromMessage(p *patternpb.Message) Message {
 	m := Message{
 		Identity: p.GetIdentity(), ID: p.GetMessageId(), ContentType: p.GetContentType(), Payload: p.GetPayload(),
 		AckWanted: p.GetAckWanted(), Redelivered: p.GetRedelivered(),
-		Once: p.GetOnce(),
+		Once: p.GetOnce(), TraceParent: p.GetTraceparent(),
 	}
 	if p.GetSentAt() != nil {
 		m.SentAt = p.GetSentAt().AsTime()

@@ -35,6 +35,11 @@
 // Calls do not wait for a server that is away: they return ErrUnavailable at once, while the connection is restored in
 // the background, within about a second of the server's return.
 //
+// # Traces
+//
+// With [WithTracing] calls and handlers are OpenTelemetry spans, and one trace leads from who multicasts through the server to
+// each recipient. The context that a handler is called with has the place in the trace in any case, see [Message.Context].
+//
 // # Metadata
 //
 // An [Identity] carries its metadata as it came over the wire, and decodes it when it is asked: [Identity.Lookup] for one value,

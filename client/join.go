@@ -196,7 +196,7 @@ func (m *membership) deliver(ctx context.Context, d delivery) {
 	name := d.message.Name()
 	for {
 		d.message.answer = new(answer)
-		err := m.handle(ctx, d.message)
+		err := m.call(ctx, d.message)
 		reply := d.message.answer.take()
 		switch {
 		case err == nil && d.tracked:

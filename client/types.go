@@ -167,6 +167,9 @@ type Message struct {
 	// Once tells that the multicast is exactly-once. Join and Receive drop its repeats, as those of every acknowledged message;
 	// who reads a Stream acknowledges again what it has handled, and does nothing else.
 	Once bool
+	// TraceParent is where the multicast is in its trace, as a traceparent of W3C Trace Context: see Context. Empty when it is
+	// not traced.
+	TraceParent string
 
 	answer *answer // nil on a message that no handler was called with
 }

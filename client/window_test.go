@@ -208,7 +208,7 @@ type arriving struct {
 
 func newArriving(t *testing.T, handle Handler, opts ...JoinOption) arriving {
 	t.Helper()
-	m := newMembership(nil, handle, opts)
+	m := newMembership(new(Client), handle, opts)
 	m.serving.Go(func() { m.serve(t.Context()) })
 	t.Cleanup(m.serving.Wait)
 	return arriving{t, m}

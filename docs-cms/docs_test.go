@@ -119,7 +119,7 @@ const (
 // configuration completes a part of a configuration to a whole one. It is not ok for other YAML.
 func configuration(b block) (src string, ok bool) {
 	first, _, _ := strings.Cut(b.text, ":")
-	top := []string{"listen", "tls", "auth", "insecure", "startup_timeout", "drain_timeout", "namespaces"}
+	top := []string{"listen", "tls", "auth", "insecure", "tracing", "startup_timeout", "drain_timeout", "namespaces"}
 	switch {
 	case b.language != "yaml":
 		return "", false

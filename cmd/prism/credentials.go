@@ -137,6 +137,7 @@ func (p *program) connect(server string) (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	options = append(options, tracing()...)
 	return client.Dial(server, append(options, client.WithNamespace(p.namespace))...)
 }
 

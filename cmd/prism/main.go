@@ -37,5 +37,5 @@ func (p *program) run(ctx context.Context, args []string) int {
 	root.SetIn(p.in)
 	root.SetOut(p.out)
 	root.SetErr(p.err)
-	return p.report(interrupted(ctx, root.ExecuteContext(ctx), ""))
+	return p.report(interrupted(ctx, root.ExecuteContext(traced(ctx)), ""))
 }

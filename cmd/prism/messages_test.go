@@ -215,3 +215,33 @@ func TestNames(t *testing.T) {
 		}
 	}
 }
+
+// TestTraceParent has the environment say where in a trace a verb is: what it sends is in the same trace.
+func TestTraceParent(t *testing.T) {
+	addr, _ := server(t)
+	c, err := client.Dial(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	stream, err := c.Subscribe(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	if err := stream.Attach(t.Context(), false, "a"); err != nil {
+		t.Fatal(err)
+	}
+	ok(t, addr, "register", "a")
+	for _, given := range []string{"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "", "none"} {
+		t.Setenv("TRACEPARENT", given)
+		ok(t, addr, "multicast", "--all", "--delivery", "at-most-once", "--payload", "x")
+		event, err := stream.Next(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := strings.TrimPrefix(given, "none"); event.Messages[0].TraceParent != want {
+			t.Errorf("with %q it is at %q", given, event.Messages[0].TraceParent)
+		}
+	}
+}

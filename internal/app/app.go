@@ -8,10 +8,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"sync"
 	"syscall"
+	"time"
 
 	"github.com/prism-data-layer/prism/internal/proxy"
+	"github.com/prism-data-layer/prism/internal/tracing"
 )
 
 // Addresses are where a running server can be reached, as host:port with the ports that were really taken.
@@ -59,18 +60,20 @@ func Run(ctx context.Context, cfg Config, logger *slog.Logger, ready func(Addres
 		return err
 	}
 	defer secured.close()
-	follower := reloader{logger: logger}
-	if o.reload != nil {
-		follower.Reload = *o.reload
-		follower.seen = follower.read()
+	traces, err := tracing.Open(ctx, cfg.Tracing, cfg.Version, logger)
+	if err != nil {
+		return fmt.Errorf("tracing: %w", err)
 	}
-	if follower.running, err = start(ctx, cfg, logger); err != nil {
+	defer traces.Close() //nolint:contextcheck // it ends when ctx has ended
+	follower := newReloader(o.reload, cfg.DrainTimeout, logger)
+	if follower.running, err = start(ctx, cfg, logger, traces); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, follower.running.closeBut(&running{})) }()
 	server, err := proxy.New(proxy.Config{ //nolint:contextcheck // it outlives ctx by its drain; each call has its own context
-		Namespaces: follower.running.served(), Authenticator: follower.running.authenticator, TLS: secured.tls, Audit: secured.audit,
-		Hosts: cfg.Listen.Hosts, Version: cfg.Version, Logger: logger,
+		Namespaces: follower.running.served(), Authenticator: follower.running.authenticator, TLS: secured.tls,
+		Tracer: traces.Tracer(), Audit: traces.Logger(secured.audit), Logger: traces.Logger(logger),
+		Hosts: cfg.Listen.Hosts, Version: cfg.Version,
 	})
 	if err != nil {
 		return err
@@ -86,25 +89,19 @@ func Run(ctx context.Context, cfg Config, logger *slog.Logger, ready func(Addres
 	if ready != nil {
 		ready(at)
 	}
-	var following sync.WaitGroup
-	follow, unfollow := context.WithCancel(ctx)
-	defer unfollow()
-	if o.reload != nil {
-		following.Go(func() { follower.run(follow) })
-	}
+	stop := follower.start(ctx)
+	defer stop() // before what it may have opened is closed
 	select {
 	case err := <-served:
-		unfollow()
-		following.Wait()
 		return err
 	case <-ctx.Done():
 	}
-	following.Wait()
-	logger.LogAttrs(ctx, slog.LevelInfo, "draining", slog.Duration("timeout", follower.running.cfg.DrainTimeout))
-	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), follower.running.cfg.DrainTimeout)
+	timeout := time.Duration(follower.drainTimeout.Load())
+	logger.LogAttrs(ctx, slog.LevelInfo, "draining", slog.Duration("timeout", timeout))
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
-	if err := server.Drain(drain); err != nil {
-		logger.LogAttrs(ctx, slog.LevelWarn, "calls were cut off", slog.Duration("after", follower.running.cfg.DrainTimeout))
+	if err := server.Drain(drain); err != nil { // which also ends what a reload waits for
+		logger.LogAttrs(ctx, slog.LevelWarn, "calls were cut off", slog.Duration("after", timeout))
 	}
 	return <-served
 }

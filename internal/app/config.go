@@ -9,6 +9,7 @@ import (
 	"github.com/prism-data-layer/prism/internal/auth"
 	"github.com/prism-data-layer/prism/internal/limits"
 	"github.com/prism-data-layer/prism/internal/schema"
+	"github.com/prism-data-layer/prism/internal/tracing"
 	"github.com/prism-data-layer/prism/patterns/memory"
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
 	"github.com/prism-data-layer/prism/patterns/multicast_registry/filter"
@@ -43,6 +44,8 @@ type Config struct {
 	// AuditLog is a file to which an entry is appended for each change and each call that was denied, as JSON lines; "stderr" is
 	// the standard error. Empty: nothing is noted.
 	AuditLog string
+	// Tracing says where OpenTelemetry traces of calls go. Default: nowhere, unless OpenTelemetry's environment variables say where.
+	Tracing *tracing.Config
 	// StartupTimeout is the longest wait for backends that cannot be reached at the start. 0: the start fails at once.
 	StartupTimeout time.Duration
 	// DrainTimeout is the longest wait for calls in flight when the server is told to end.
@@ -193,6 +196,11 @@ func Load(file string) (Config, error) {
 func (c Config) validate() error {
 	if len(c.Namespaces) == 0 {
 		return errors.New("the configuration has no namespaces: at least one is needed")
+	}
+	if c.Tracing != nil {
+		if err := c.Tracing.Validate(); err != nil {
+			return fmt.Errorf("tracing: %w", err)
+		}
 	}
 	seen := make(map[string]bool)
 	for _, n := range c.Namespaces {

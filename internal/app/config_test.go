@@ -265,8 +265,8 @@ func namespace(extra string) string {
 func TestProblems(t *testing.T) {
 	const slots = "    pattern: multicast-registry\n    backend_slots: {registry: {type: memory}, messaging: {type: memory}}\n"
 	for name, row := range map[string]struct{ src, want string }{
-		"empty":                 {"", "1:1: the file is empty; legal keys: listen, tls, auth, insecure, audit_log, startup_timeout, drain_timeout, namespaces"},
-		"only comments":         {"# nothing\n", "1:1: the file is empty; legal keys: listen, tls, auth, insecure, audit_log, startup_timeout, drain_timeout, namespaces"},
+		"empty":                 {"", "1:1: the file is empty; legal keys: listen, tls, auth, insecure, audit_log, tracing, startup_timeout, drain_timeout, namespaces"},
+		"only comments":         {"# nothing\n", "1:1: the file is empty; legal keys: listen, tls, auth, insecure, audit_log, tracing, startup_timeout, drain_timeout, namespaces"},
 		"null":                  {"~\n", "1:1: the file: expected a mapping, got nothing"},
 		"a list":                {"- a\n", "1:1: the file: expected a mapping, got a list"},
 		"text":                  {"hello\n", `1:1: the file: expected a mapping, got "hello"`},
@@ -275,7 +275,7 @@ func TestProblems(t *testing.T) {
 		"not UTF-8":             {"a: \xff\n", "1:1: is not UTF-8 text"},
 		"two documents":         {namespace("") + "---\n" + namespace(""), "8:1: a second document begins here; a configuration is one document, so remove the ---"},
 		"no namespaces":         {"listen: {grpc: ':1'}\n", "1:1: namespaces is missing"},
-		"unknown key":           {"listn: {}\n" + namespace(""), "1:1: unknown key listn; did you mean listen? legal keys: listen, tls, auth, insecure, audit_log, startup_timeout, drain_timeout, namespaces"},
+		"unknown key":           {"listn: {}\n" + namespace(""), "1:1: unknown key listn; did you mean listen? legal keys: listen, tls, auth, insecure, audit_log, tracing, startup_timeout, drain_timeout, namespaces"},
 		"unknown key inside":    {"listen: {grcp: ':1', x: 1}\n" + namespace(""), "1:10: unknown key listen.grcp; did you mean grpc? legal keys: grpc, http, hosts, admin\n1:22: unknown key listen.x; legal keys: grpc, http, hosts, admin"},
 		"a key twice":           {"drain_timeout: 1\ndrain_timeout: 2\n" + namespace(""), "2:1: drain_timeout is given twice"},
 		"an inner key twice":    {namespace("    timeout: 1\n    timeout: 2\n"), "5:5: namespaces[0].timeout is given twice"},
@@ -314,7 +314,7 @@ func TestProblems(t *testing.T) {
 		"max_payload in text":   {namespace("    max_payload: much\n"), `4:18: max_payload: expected bytes as a number, or with a unit such as "512KiB" (B, KB, KiB, MB, MiB, GB, GiB), got "much"`},
 		"a very long value":     {"drain_timeout: " + strings.Repeat("x", 100) + "\n" + namespace(""), `1:16: drain_timeout: expected seconds as a number, or a duration such as "5s", got "` + strings.Repeat("x", 60) + `…"`},
 		"a block of text":       {"listen: |\n  text\n" + namespace(""), "1:9: listen: expected a mapping, got a block of text"},
-		"problems in order":     {"x: 1\n" + namespace("    timeout: x\n") + "y: 2\n", "1:1: unknown key x; legal keys: listen, tls, auth, insecure, audit_log, startup_timeout, drain_timeout, namespaces\n5:14: timeout: expected seconds as a number, or a duration such as \"5s\", got \"x\"\n9:1: unknown key y; legal keys: listen, tls, auth, insecure, audit_log, startup_timeout, drain_timeout, namespaces"},
+		"problems in order":     {"x: 1\n" + namespace("    timeout: x\n") + "y: 2\n", "1:1: unknown key x; legal keys: listen, tls, auth, insecure, audit_log, tracing, startup_timeout, drain_timeout, namespaces\n5:14: timeout: expected seconds as a number, or a duration such as \"5s\", got \"x\"\n9:1: unknown key y; legal keys: listen, tls, auth, insecure, audit_log, tracing, startup_timeout, drain_timeout, namespaces"},
 		"a file without an end": {strings.Repeat("#", 1<<18+1), "1:1: the file has 262145 bytes, at most 262144 are read"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"os"
 	"reflect"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prism-data-layer/prism/internal/proxy"
@@ -16,8 +18,9 @@ import (
 const watchEvery = time.Second
 
 // Reload says how a server follows its configuration while it runs. Namespaces that are added, changed or removed, access,
-// limits, schemas, accepted credentials and the drain timeout are taken over. Listen, tls, audit_log and startup_timeout are not:
-// a change there is logged, and waits for a restart. A configuration that cannot be used changes nothing, and the log says why.
+// limits, schemas, accepted credentials and the drain timeout are taken over. Listen, tls, audit_log, tracing and startup_timeout
+// are not: a change there is logged, and waits for a restart. A configuration that cannot be used changes nothing, and the log
+// says why.
 type Reload struct {
 	// Load reads the configuration.
 	Load func() (Config, error)
@@ -35,7 +38,7 @@ type options struct{ reload *Reload }
 // WithReload makes the server follow its configuration.
 func WithReload(r Reload) Option { return func(o *options) { o.reload = &r } }
 
-// reloader follows the configuration of a server. It is for one goroutine.
+// reloader follows the configuration of a server. It is for one goroutine, but for the drain timeout.
 type reloader struct {
 	Reload
 
@@ -44,6 +47,32 @@ type reloader struct {
 	logger  *slog.Logger
 	seen    []byte // of the file, when it was last loaded
 	pending []byte // what it held at the last look, if that was new
+
+	drainTimeout atomic.Int64 // a time.Duration
+}
+
+// newReloader returns one that has nothing to follow without a Reload.
+func newReloader(with *Reload, drainTimeout time.Duration, logger *slog.Logger) *reloader {
+	r := &reloader{logger: logger}
+	r.drainTimeout.Store(int64(drainTimeout))
+	if with != nil {
+		r.Reload = *with
+		r.seen = r.read()
+	}
+	return r
+}
+
+// start follows the configuration until ctx ends or stop is called, which waits for the end.
+func (r *reloader) start(ctx context.Context) (stop func()) {
+	var running sync.WaitGroup
+	follow, end := context.WithCancel(ctx)
+	if r.Load != nil {
+		running.Go(func() { r.run(follow) })
+	}
+	return func() {
+		end()
+		running.Wait()
+	}
 }
 
 // run follows the configuration until ctx ends.
@@ -139,6 +168,7 @@ func (r *reloader) apply(ctx context.Context) ([]slog.Attr, error) {
 		r.logger.LogAttrs(ctx, slog.LevelWarn, "what is not needed any more did not close cleanly", slog.Any("error", err))
 	}
 	r.running = now
+	r.drainTimeout.Store(int64(cfg.DrainTimeout))
 	return changes, nil
 }
 
@@ -152,8 +182,10 @@ func needRestart(cfg *Config, before Config) (names []string) {
 	keep("listen", reflect.DeepEqual(cfg.Listen, before.Listen))
 	keep("tls", reflect.DeepEqual(cfg.TLS, before.TLS))
 	keep("audit_log", cfg.AuditLog == before.AuditLog)
+	keep("tracing", reflect.DeepEqual(cfg.Tracing, before.Tracing))
 	keep("startup_timeout", cfg.StartupTimeout == before.StartupTimeout)
-	cfg.Listen, cfg.TLS, cfg.AuditLog, cfg.StartupTimeout = before.Listen, before.TLS, before.AuditLog, before.StartupTimeout
+	cfg.Listen, cfg.TLS, cfg.AuditLog = before.Listen, before.TLS, before.AuditLog
+	cfg.Tracing, cfg.StartupTimeout = before.Tracing, before.StartupTimeout
 	return names
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/prism-data-layer/prism/internal/limits"
 	"github.com/prism-data-layer/prism/internal/proxy"
 	"github.com/prism-data-layer/prism/internal/schema"
+	"github.com/prism-data-layer/prism/internal/tracing"
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
 )
 
@@ -22,6 +23,7 @@ type running struct {
 	authenticator *auth.Authenticator
 
 	connections *connections
+	traces      *tracing.Tracing // nil: none are made
 	logger      *slog.Logger
 }
 
@@ -36,7 +38,7 @@ type namespace struct {
 // next opens what a configuration needs and r has not open, and leaves r as it is: a slot, or a coordinator, whose configuration
 // is the same is used again, and so are policies and what checks credentials. Of the two, one is to be closed but for the other.
 func (r *running) next(ctx context.Context, cfg Config) (_ *running, err error) {
-	now := &running{cfg: cfg, connections: r.connections, logger: r.logger, authenticator: r.authenticator}
+	now := &running{cfg: cfg, connections: r.connections, traces: r.traces, logger: r.logger, authenticator: r.authenticator}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, now.closeBut(r))
@@ -105,6 +107,7 @@ func (r *running) add(ctx context.Context, cfg Namespace, policy *auth.Policy, w
 			return slotError(which.name, err)
 		}
 	}
+	n.on.Tracer = r.traces.Slots(cfg.Namespace, n.Registry, n.Messaging, n.Durability)
 	if n.slots == was.slots && cfg.Config == was.cfg.Config {
 		n.Coordinator = was.Coordinator
 	} else if n.Coordinator, err = multicastregistry.Open(ctx, cfg.Config, n.on); err != nil {

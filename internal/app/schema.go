@@ -15,7 +15,9 @@ import (
 )
 
 // topLevel are the keys of a file.
-var topLevel = []string{"listen", "tls", "auth", "insecure", "audit_log", "startup_timeout", "drain_timeout", "namespaces"}
+var topLevel = []string{
+	"listen", "tls", "auth", "insecure", "audit_log", "tracing", "startup_timeout", "drain_timeout", "namespaces",
+}
 
 // Parse reads a configuration. Nothing is passed over: an unknown key, a key given twice, an impossible value or a second
 // document is a problem, and the error is a *ConfigError with all of them.
@@ -52,6 +54,7 @@ func (d *decoder) config(n ast.Node, cfg *Config) {
 		key{name: "auth", read: func(n ast.Node) { d.authentication(n, cfg) }},
 		key{name: "insecure", read: func(n ast.Node) { d.truth(n, "insecure", &cfg.Insecure) }},
 		key{name: "audit_log", read: func(n ast.Node) { d.text(n, "audit_log", &cfg.AuditLog) }},
+		key{name: "tracing", read: func(n ast.Node) { d.tracing(n, cfg) }},
 		key{name: "startup_timeout", read: func(n ast.Node) { d.durationOrZero(n, "startup_timeout", &cfg.StartupTimeout) }},
 		key{name: "drain_timeout", read: func(n ast.Node) { d.duration(n, "drain_timeout", &cfg.DrainTimeout) }},
 		key{name: "namespaces", required: true, read: func(n ast.Node) {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/prism-data-layer/prism/internal/tracing"
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
 )
 
@@ -17,8 +18,8 @@ const (
 )
 
 // start opens what a configuration needs. Backends that cannot be reached are waited for, as long as the start may take.
-func start(ctx context.Context, cfg Config, logger *slog.Logger) (*running, error) {
-	none := &running{connections: newConnections(logger), logger: logger}
+func start(ctx context.Context, cfg Config, logger *slog.Logger, traces *tracing.Tracing) (*running, error) {
+	none := &running{connections: newConnections(logger), logger: logger, traces: traces}
 	began, pause := time.Now(), startPause
 	for {
 		now, err := none.next(ctx, cfg)

@@ -28,6 +28,9 @@ func (c Config) YAML() string {
 		fmt.Fprintf(&b, "  admin: %s\n", strconv.Quote(c.Listen.Admin))
 	}
 	c.writeSecurity(&b)
+	if c.Tracing != nil {
+		section(&b, "", "tracing", tracingEntries(c.Tracing))
+	}
 	fmt.Fprintf(&b, "startup_timeout: %s\ndrain_timeout: %s\nnamespaces:\n", c.StartupTimeout, c.DrainTimeout)
 	for _, n := range c.Namespaces {
 		n.write(&b)
@@ -47,6 +50,7 @@ func (c Config) Masked() Config {
 			}
 		}
 	}
+	c.Tracing = maskedTracing(c.Tracing)
 	c.Namespaces = slices.Clone(c.Namespaces)
 	for i := range c.Namespaces {
 		n := &c.Namespaces[i]

@@ -65,6 +65,6 @@ func BenchmarkMulticast(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		n.Multicast(r)
+		n.Multicast(r, "")
 	}
 }

@@ -11,6 +11,8 @@ import (
 
 const (
 	namespaceLabel = "namespace"
+	// traceLabel is what Grafana looks for in an exemplar.
+	traceLabel = "trace_id"
 	// maxExemplar bounds an id that is shown as exemplar; ours have 36 characters.
 	maxExemplar = 64
 )
@@ -110,14 +112,19 @@ func (f *families) namespace(name string, codes []string) *Namespace {
 	return n
 }
 
-// Multicast counts a result: neither a dry run, which sends nothing, nor one that was counted when it was new.
-func (n *Namespace) Multicast(r *multicastregistry.Result) {
+// Multicast counts a result: neither a dry run, which sends nothing, nor one that was counted when it was new. traceID names the
+// trace that it is recorded in, if it is.
+func (n *Namespace) Multicast(r *multicastregistry.Result, traceID string) {
 	if n == nil || r.Replayed || r.Ended == multicastregistry.DryRun {
 		return
 	}
 	exemplar, ok := n.targets.(prometheus.ExemplarObserver)
 	if ok && r.ID != "" && len(r.ID) <= maxExemplar && strings.ToValidUTF8(r.ID, "") == r.ID {
-		exemplar.ObserveWithExemplar(float64(r.TargetCount), prometheus.Labels{"multicast_id": r.ID})
+		labels := prometheus.Labels{"multicast_id": r.ID}
+		if traceID != "" {
+			labels[traceLabel] = traceID
+		}
+		exemplar.ObserveWithExemplar(float64(r.TargetCount), labels)
 	} else {
 		n.targets.Observe(float64(r.TargetCount))
 	}

@@ -58,6 +58,9 @@ func (r *rpcs) method(full string, codes []string) *method {
 
 // RPC is a call under way. The zero RPC is of a method that is not observed.
 type RPC struct {
+	// TraceID names the trace that the call is recorded in. Empty: in none.
+	TraceID string
+
 	of    *method
 	began time.Time
 }
@@ -79,9 +82,15 @@ func (r RPC) End(code uint32) {
 	}
 	took := time.Since(r.began).Seconds()
 	r.of.inFlight.Dec()
-	if int(code) < len(r.of.ended) {
-		r.of.observer(code).Observe(took)
+	if int(code) >= len(r.of.ended) {
+		return
 	}
+	observer := r.of.observer(code)
+	if exemplar, ok := observer.(prometheus.ExemplarObserver); ok && r.TraceID != "" {
+		exemplar.ObserveWithExemplar(took, prometheus.Labels{traceLabel: r.TraceID})
+		return
+	}
+	observer.Observe(took)
 }
 
 func (m *method) observer(code uint32) prometheus.Observer {

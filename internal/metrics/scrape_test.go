@@ -127,7 +127,7 @@ func TestNobody(t *testing.T) {
 	if n := m.Namespace("b"); n != nobody {
 		t.Error("a namespace that is not served has a handle")
 	}
-	nobody.Multicast(&multicastregistry.Result{})
+	nobody.Multicast(&multicastregistry.Result{}, "")
 	nobody.BackendError(14)
 	nobody.Sent(1)
 	nobody.Lost(1, 1)
@@ -138,8 +138,8 @@ func TestNobody(t *testing.T) {
 	m.Begin("/s/Other").End(0)
 	m.Begin("/s/M").End(1000)
 	m.Namespace("a").BackendError(5)
-	m.Namespace("a").Multicast(&multicastregistry.Result{Ended: multicastregistry.DryRun, TargetCount: 5})
-	m.Namespace("a").Multicast(&multicastregistry.Result{Replayed: true, TargetCount: 5})
+	m.Namespace("a").Multicast(&multicastregistry.Result{Ended: multicastregistry.DryRun, TargetCount: 5}, "")
+	m.Namespace("a").Multicast(&multicastregistry.Result{Replayed: true, TargetCount: 5}, "")
 	if after := scraped(t, m); after != before {
 		t.Errorf("%s\nbecame\n%s", before, after)
 	}
@@ -149,8 +149,8 @@ func TestNobody(t *testing.T) {
 func TestOdd(t *testing.T) {
 	m := New(Config{Codes: []string{"OK", "INTERNAL"}, Namespaces: map[string]Source{"a": healthy()}})
 	n := m.Namespace("a")
-	n.Multicast(&multicastregistry.Result{ID: strings.Repeat("x", 1000), TargetCount: 1, Targets: []multicastregistry.Target{{Status: 200, Reason: 200}}})
-	n.Multicast(&multicastregistry.Result{ID: "\xff", TargetCount: 1, Targets: []multicastregistry.Target{{Status: multicastregistry.Failed, Reason: multicastregistry.Gone}}})
+	n.Multicast(&multicastregistry.Result{ID: strings.Repeat("x", 1000), TargetCount: 1, Targets: []multicastregistry.Target{{Status: 200, Reason: 200}}}, "")
+	n.Multicast(&multicastregistry.Result{ID: "\xff", TargetCount: 1, Targets: []multicastregistry.Target{{Status: multicastregistry.Failed, Reason: multicastregistry.Gone}}}, "")
 	n.BackendError(1)
 	got := scraped(t, m)
 	for _, want := range []string{`value:"GONE"`, `value:"INTERNAL"`, `sample_count:2`} {

@@ -183,6 +183,6 @@ func deliveryStatus(t *multicastregistry.Target) *patternpb.DeliveryStatus {
 func message(m *multicastregistry.Message) *patternpb.Message {
 	return &patternpb.Message{
 		Identity: m.Identity, MessageId: m.ID, Payload: m.Payload, ContentType: m.ContentType, SentAt: moment(m.SentAt),
-		AckWanted: m.AckTo != "", Redelivered: m.Redelivered, Once: m.Once,
+		AckWanted: m.AckTo != "", Redelivered: m.Redelivered, Once: m.Once, Traceparent: m.TraceParent,
 	}
 }

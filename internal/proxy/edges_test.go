@@ -148,10 +148,10 @@ func allocated(do func()) uint64 {
 	return after.TotalAlloc - before.TotalAlloc
 }
 
-// endless is a body that never ends and counts what was read of it.
-type endless struct{ read atomic.Int64 }
+// unending is a body that never ends and counts what was read of it.
+type unending struct{ read atomic.Int64 }
 
-func (e *endless) Read(p []byte) (int, error) {
+func (e *unending) Read(p []byte) (int, error) {
 	n := copy(p, spaces)
 	e.read.Add(int64(n))
 	return n, nil
@@ -179,11 +179,11 @@ func TestGiantBodies(t *testing.T) { // alone: it measures
 		return resp.StatusCode
 	}
 	b.http.Transport.(*http.Transport).ExpectContinueTimeout = patience
-	announced := &endless{}
+	announced := &unending{}
 	if code := post(announced, 1<<40); code != http.StatusRequestEntityTooLarge || announced.read.Load() > 0 {
 		t.Errorf("a body that says it is a terabyte: %d, after %d bytes", code, announced.read.Load())
 	}
-	chunked := &endless{}
+	chunked := &unending{}
 	grown := allocated(func() {
 		if code := post(chunked, -1); code != http.StatusRequestEntityTooLarge {
 			t.Errorf("a body without an end: %d", code)

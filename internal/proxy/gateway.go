@@ -40,6 +40,9 @@ func (s *Server) newGateway(client patternpb.MulticastRegistryPatternClient) (ht
 		runtime.WithDisablePathLengthFallback(),
 		runtime.WithDisableHTTPMethodOverride(),
 		runtime.WithIncomingHeaderMatcher(func(key string) (string, bool) {
+			if name, ok := traceHeader(key); ok {
+				return name, true
+			}
 			return requestIDHeader, strings.EqualFold(key, requestIDHTTP) // and nothing that callers could fill at will
 		}),
 		runtime.WithOutgoingHeaderMatcher(func(string) (string, bool) { return "", false }),

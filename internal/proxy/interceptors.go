@@ -10,8 +10,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
-
-	patternpb "github.com/prism-data-layer/prism/gen/prism/pattern"
 )
 
 // requestIDHeader carries the id of a call, in both directions: the caller's own or one made here.
@@ -57,8 +55,9 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	arrived(ctx)
 	ctx, id := withRequestID(ctx)
 	_ = grpc.SetHeader(ctx, metadata.Pairs(requestIDHeader, id)) // fails only when the call has ended already
+	ctx, span := s.traced(ctx, info.FullMethod)
 	rpc := s.metrics.Begin(info.FullMethod)
-	defer func() { ended(rpc, err) }()
+	defer func() { ended(rpc, span, err); span.end(req, resp, err) }()
 	defer func() { err = s.failed(ctx, info.FullMethod, err) }()
 	defer func() { s.blame(ctx, req, err) }()
 	defer func() { s.audit(ctx, info.FullMethod, req, resp, err) }()
@@ -87,9 +86,10 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
 	ctx, id := withRequestID(stream.Context())
 	_ = stream.SetHeader(metadata.Pairs(requestIDHeader, id)) // see unary
-	metered := &meteredStream{ServerStream: stream, parked: &s.parked}
+	ctx, span := s.traced(ctx, info.FullMethod)
+	metered := &meteredStream{ServerStream: span.follow(stream, endless(info)), parked: &s.parked}
 	rpc := s.metrics.Begin(info.FullMethod)
-	defer func() { ended(rpc, err) }()
+	defer func() { ended(rpc, span, err); span.end(metered, nil, err) }()
 	defer func() { err = s.failed(ctx, info.FullMethod, err) }()
 	defer func() { s.blame(ctx, metered, err) }()
 	defer func() { s.audit(ctx, info.FullMethod, nil, nil, err) }()
@@ -103,7 +103,7 @@ func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 	}
 	// A stream that only the server sends on is one call with a long answer: it is waited for like a unary one. Watch has no
 	// end of its own.
-	c := inflight{endless: info.IsClientStream || info.FullMethod == patternpb.MulticastRegistryPattern_Watch_FullMethodName}
+	c := inflight{endless: endless(info)}
 	if ctx, err = s.admit(ctx, info.FullMethod, &c); err != nil {
 		return err
 	}

@@ -37,7 +37,10 @@ func (s *Server) measured(c *multicastregistry.Coordinator) *metrics.Namespace {
 	return s.metrics.Namespace(c.Config().Namespace)
 }
 
-func ended(call metrics.RPC, err error) { call.End(uint32(status.Code(err))) }
+func ended(call metrics.RPC, span *callSpan, err error) {
+	call.TraceID = span.traceID()
+	call.End(uint32(status.Code(err)))
+}
 
 // blame counts a call that a backend's fault ends. The request, or the stream that it came by, tells the namespace.
 func (s *Server) blame(ctx context.Context, request any, err error) {

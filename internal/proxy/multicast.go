@@ -28,7 +28,7 @@ func (s *service) Multicast(ctx context.Context, req *patternpb.MulticastRequest
 	if err != nil {
 		return nil, err
 	}
-	s.measured(n.Coordinator).Multicast(result)
+	s.measured(n.Coordinator).Multicast(result, s.traceID(ctx))
 	s.logUnrecorded(ctx, result)
 	out := n.summary(result)
 	out.Statuses = report(result.Targets, req.GetReport())
@@ -46,7 +46,7 @@ func (s *service) multicastCall(
 	call = multicastregistry.Request{
 		Payload: req.GetPayload(), ContentType: req.GetContentType(), IdempotencyKey: req.GetIdempotencyKey(),
 		MaxTargets: n.Limits.MaxTargets(int(req.GetMaxTargets())), DryRun: req.GetDryRun(), RetryAttempts: int(req.GetRetryAttempts()),
-		Within: n.grant.Filter(), Owner: n.owner,
+		Within: n.grant.Filter(), Owner: n.owner, TraceParent: s.traceParent(ctx),
 	}
 	if call.Filter, err = n.asked(req.GetFilter()); err != nil {
 		return n, call, err

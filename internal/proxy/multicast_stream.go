@@ -49,7 +49,7 @@ func (s *service) MulticastStream(
 		return err
 	}
 	s.audit(life, patternpb.MulticastRegistryPattern_MulticastStream_FullMethodName, req.GetRequest(), n.summary(result), nil)
-	s.measured(n.Coordinator).Multicast(result)
+	s.measured(n.Coordinator).Multicast(result, s.traceID(life))
 	s.logUnrecorded(life, result)
 	sending.Wait()
 	if life.Err() != nil {

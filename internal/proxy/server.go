@@ -31,6 +31,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
@@ -87,6 +88,8 @@ type Config struct {
 	Hosts []string
 	// Version is what the binary calls itself, for metrics. Default: what Go noted.
 	Version string
+	// Tracer makes the spans of calls. Nil: nothing is traced.
+	Tracer trace.Tracer
 	// Audit gets an entry for each change and each call that was denied. Nil: nothing does.
 	Audit *slog.Logger
 	// Logger gets what the caller of an RPC must not see, and the server's life. Default: nothing is logged.

@@ -175,6 +175,7 @@ type eventMessage struct {
 	AckWanted   bool      `json:"ack_wanted"`
 	Redelivered bool      `json:"redelivered"`
 	Once        bool      `json:"once,omitempty"` // who has handled it acks it again and does nothing else
+	TraceParent string    `json:"traceparent,omitempty"`
 }
 
 // messages writes a batch and returns the acks that its messages want.
@@ -186,7 +187,7 @@ func (e *eventStream) messages(batch *patternpb.Messages) (acks []*patternpb.Ack
 		data := eventMessage{
 			Identity: m.GetIdentity(), MessageID: m.GetMessageId(), ContentType: m.GetContentType(),
 			SentAt: m.GetSentAt().AsTime(), Payload: m.GetPayload(), AckWanted: m.GetAckWanted(), Redelivered: m.GetRedelivered(),
-			Once: m.GetOnce(),
+			Once: m.GetOnce(), TraceParent: m.GetTraceparent(),
 		}
 		if data.Payload == nil {
 			data.Payload = []byte{} // null would be no base64

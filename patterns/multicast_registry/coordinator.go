@@ -11,8 +11,10 @@ import (
 // Coordinator runs the multicast registry of one namespace over its slots. It keeps no identities: what it holds are the
 // multicasts that wait for acks right now. All methods may be called concurrently.
 type Coordinator struct {
-	cfg   Config
-	slots Slots
+	cfg    Config
+	slots  Slots // what is asked of them is traced, if it is
+	bare   Slots // the same without
+	tracer Tracer
 
 	head    Header  // nil when the registry has no revisions
 	counter Counter // nil when the registry cannot count
@@ -55,7 +57,9 @@ func Open(ctx context.Context, cfg Config, slots Slots) (*Coordinator, error) {
 	if err != nil {
 		return nil, fmt.Errorf("namespace %s: open the inbox for acks: %w", cfg.Namespace, err)
 	}
-	c := &Coordinator{cfg: cfg, slots: slots, inbox: inbox, flights: make(map[uint64]*flight)}
+	c := &Coordinator{
+		cfg: cfg, slots: slots, bare: slots, tracer: slots.Tracer, inbox: inbox, flights: make(map[uint64]*flight),
+	}
 	c.head, _ = slots.Registry.(Header)
 	c.counter, _ = slots.Registry.(Counter)
 	c.prober, _ = slots.Registry.(Prober)
@@ -73,6 +77,9 @@ func Open(ctx context.Context, cfg Config, slots Slots) (*Coordinator, error) {
 		if c.ledger, ok = slots.Durability.(Ledger); ok {
 			c.recaller = recaller
 		}
+	}
+	if c.tracer != nil {
+		c.trace()
 	}
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	c.stop = stop

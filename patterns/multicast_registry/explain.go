@@ -101,7 +101,7 @@ func (c *Coordinator) Explain(ctx context.Context, q Inquiry) (*Explanation, err
 			return out, c.explainIndexed(ctx, q, out, fields, now)
 		}
 	}
-	if sourcer, ok := c.slots.Registry.(Sourcer); ok {
+	if sourcer, ok := c.bare.Registry.(Sourcer); ok {
 		out.Source = sourcer.Source()
 	}
 	return out, c.explainScanned(ctx, q, out)

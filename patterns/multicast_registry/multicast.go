@@ -28,6 +28,8 @@ type Request struct {
 	Payload []byte
 	// ContentType is the media type of the payload, up to 255 bytes of printable ASCII. Default: application/octet-stream.
 	ContentType string
+	// TraceParent travels with the messages: see Message.
+	TraceParent string
 	// Delivery is the mode. Default: the namespace's.
 	Delivery DeliveryMode
 	// Timeout is the longest time that looking up the targets and waiting for outcomes may take; the context's deadline
@@ -81,7 +83,7 @@ func (c *Coordinator) Multicast(ctx context.Context, req Request) (*Result, erro
 	}
 	message := Message{
 		ID: c.ids.next(start), ContentType: req.ContentType, Payload: req.Payload, SentAt: start.Truncate(time.Millisecond),
-		Once: req.Delivery == ExactlyOnce,
+		Once: req.Delivery == ExactlyOnce, TraceParent: TraceParent(req.TraceParent),
 	}
 	entry, earlier, err := c.enter(waiting, &req, &message, start, refused)
 	if err != nil || earlier != nil {
@@ -93,8 +95,10 @@ func (c *Coordinator) Multicast(ctx context.Context, req Request) (*Result, erro
 	flying, end := context.WithCancel(waiting)
 	defer end()
 	f := c.launch(message, &req, start, names, end)
+	flying, delivered := c.traced(flying, "multicast.deliver")
 	c.fly(flying, f, req.Settled)
 	complete, news := f.land()
+	f.delivered(delivered)
 
 	result := &Result{
 		ID: message.ID, Revision: revision, Targets: f.targets, Delivery: req.Delivery, Ended: Complete, Warnings: warnings,

@@ -21,10 +21,10 @@ func (c *Coordinator) Slots() []FilledSlot {
 		pinger, _ := slot.(Pinger)
 		filled = append(filled, FilledSlot{name, pinger})
 	}
-	add("registry", c.slots.Registry)
-	add("messaging", c.slots.Messaging)
-	if c.slots.Durability != nil {
-		add("durability", c.slots.Durability)
+	add("registry", c.bare.Registry)
+	add("messaging", c.bare.Messaging)
+	if c.bare.Durability != nil {
+		add("durability", c.bare.Durability)
 	}
 	return filled
 }

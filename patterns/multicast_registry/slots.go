@@ -17,6 +17,8 @@ type Slots struct {
 	Messaging Messaging
 	// Durability keeps what an offline identity has not acked. Optional: nil means that nothing is kept.
 	Durability Durability
+	// Tracer is told of what is asked of them. Optional: nil costs nothing.
+	Tracer Tracer
 }
 
 // PutMode says what Registry.Put does when a live identity of that name exists.
@@ -325,6 +327,8 @@ type Message struct {
 	AckTo string
 	// Once says that the multicast is exactly-once: the recipient's library drops repeats.
 	Once bool
+	// TraceParent is the place in a trace that the recipient goes on from, as TraceParent returns it. Empty: none.
+	TraceParent string
 	// Redelivered is set by a slot on a message that it has yielded before, and by a Subscriber on every stored message:
 	// the recipient may know it already.
 	Redelivered bool

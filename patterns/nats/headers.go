@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"cmp"
 	"crypto/rand"
 	"strings"
 	"time"
@@ -17,6 +18,8 @@ const (
 	headerContentType = "Content-Type"
 	headerSentAt      = "Prism-Sent-At"
 	headerDelivery    = "Prism-Delivery" // deliveryOnce, or absent
+	headerTrace       = "traceparent"    // as W3C Trace Context spells it, and OpenTelemetry looks for it
+	headerTraceHTTP   = "Traceparent"    // as those write it whose libraries treat headers like those of HTTP
 	headerReplyCode   = "Prism-Reply-Code"
 	headerGone        = "Prism-Gone" // flagged, or absent
 
@@ -36,15 +39,17 @@ type headerWriter struct {
 	id, contentType string
 	sentAt          time.Time
 	once            bool
+	trace           string
 	header          nats.Header
 }
 
 // of returns the headers of a message, good until the next call.
 func (w *headerWriter) of(m *multicastregistry.Message) nats.Header {
-	if w.header != nil && m.ID == w.id && m.ContentType == w.contentType && m.Once == w.once && m.SentAt.Equal(w.sentAt) {
+	if w.header != nil && m.ID == w.id && m.ContentType == w.contentType && m.Once == w.once && m.SentAt.Equal(w.sentAt) &&
+		m.TraceParent == w.trace {
 		return w.header
 	}
-	w.id, w.contentType, w.once = m.ID, m.ContentType, m.Once
+	w.id, w.contentType, w.once, w.trace = m.ID, m.ContentType, m.Once, m.TraceParent
 	if w.header == nil {
 		w.header = make(nats.Header, 4)
 	}
@@ -54,6 +59,7 @@ func (w *headerWriter) of(m *multicastregistry.Message) nats.Header {
 	}
 	w.set(headerDelivery, delivery)
 	w.set(headerID, escape(m.ID))
+	w.set(headerTrace, multicastregistry.TraceParent(m.TraceParent))
 	switch m.ContentType {
 	case unmarked:
 		w.set(headerContentType, "")
@@ -119,6 +125,7 @@ type headerReader struct {
 func (r *headerReader) read(h nats.Header, m *multicastregistry.Message) {
 	m.ID, m.ContentType = unescape(first(h, headerID)), unescape(first(h, headerContentType))
 	m.Once = first(h, headerDelivery) == deliveryOnce
+	m.TraceParent = multicastregistry.TraceParent(cmp.Or(first(h, headerTrace), first(h, headerTraceHTTP)))
 	switch {
 	case m.ContentType == noType:
 		m.ContentType = ""

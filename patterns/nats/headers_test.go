@@ -67,11 +67,12 @@ func TestHeaderWriter(t *testing.T) {
 		{ID: "2", SentAt: at},
 		{ID: "2", ContentType: "b", SentAt: at.Add(time.Millisecond)},
 		{ID: "2", ContentType: "b"},
+		{ID: "2", ContentType: "b", TraceParent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
 		{ID: "2", ContentType: "b", SentAt: at},
 	} {
 		var got mr.Message
 		r.read(w.of(&sent), &got)
-		if got.ID != sent.ID || got.ContentType != sent.ContentType || !got.SentAt.Equal(sent.SentAt) && !sent.SentAt.IsZero() {
+		if got.ID != sent.ID || got.ContentType != sent.ContentType || got.TraceParent != sent.TraceParent || !got.SentAt.Equal(sent.SentAt) && !sent.SentAt.IsZero() {
 			t.Errorf("message %d: %+v, want %+v", i, got, sent)
 		}
 	}

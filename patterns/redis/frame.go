@@ -11,26 +11,37 @@ import (
 const (
 	// frameVersion is the first byte of a frame. No UTF-8 text begins with it, so that text from other programs is no frame.
 	frameVersion = 0xA1
-	// frameOnce is the flag of a message that is Once. Other flags mean nothing yet, and are passed over.
-	frameOnce = 1
+	// frameOnce is the flag of a message that is Once, frameTraced of one with a TraceParent. Other flags mean nothing yet, and
+	// are passed over.
+	frameOnce   = 1
+	frameTraced = 2
 )
 
 // encodeFrame returns what is published, and stored, for a message:
 //
-//	version byte | flags byte | SentAt in ms of the Unix epoch, varint | ID | ContentType | AckTo | payload, to the end
+//	version byte | flags byte | SentAt in ms since 1970, varint | ID | ContentType | AckTo | TraceParent | payload to the end
 //
-// ID, ContentType and AckTo have their length in front, as uvarint. Topic and identity are the channel's.
+// ID, ContentType, AckTo and TraceParent have their length in front, as uvarint; TraceParent is there with its flag only. Topic
+// and identity are the channel's.
 func encodeFrame(message *multicastregistry.Message) []byte {
-	size := 2 + 4*binary.MaxVarintLen64 + len(message.ID) + len(message.ContentType) + len(message.AckTo) + len(message.Payload)
+	size := 2 + 5*binary.MaxVarintLen64 + len(message.ID) + len(message.ContentType) + len(message.AckTo) +
+		len(message.TraceParent) + len(message.Payload)
 	flags := byte(0)
 	if message.Once {
 		flags |= frameOnce
+	}
+	if message.TraceParent != "" {
+		flags |= frameTraced
 	}
 	frame := append(make([]byte, 0, size), frameVersion, flags)
 	frame = binary.AppendVarint(frame, message.SentAt.UnixMilli())
 	for _, text := range []string{message.ID, message.ContentType, message.AckTo} {
 		frame = binary.AppendUvarint(frame, uint64(len(text)))
 		frame = append(frame, text...)
+	}
+	if message.TraceParent != "" {
+		frame = binary.AppendUvarint(frame, uint64(len(message.TraceParent)))
+		frame = append(frame, message.TraceParent...)
 	}
 	return append(frame, message.Payload...)
 }
@@ -57,7 +68,12 @@ func parseFrame(frame string) (message multicastregistry.Message, ok bool) {
 	}
 	message.Once = frame[1]&frameOnce != 0
 	message.SentAt = time.UnixMilli(int64(zigzag>>1) ^ -int64(zigzag&1))
-	for _, text := range []*string{&message.ID, &message.ContentType, &message.AckTo} {
+	texts := [...]*string{&message.ID, &message.ContentType, &message.AckTo, &message.TraceParent}
+	present := texts[:3]
+	if frame[1]&frameTraced != 0 {
+		present = texts[:]
+	}
+	for _, text := range present {
 		var size uint64
 		if size, rest, ok = cutUvarint(rest); !ok || size > uint64(len(rest)) {
 			return multicastregistry.Message{}, false
@@ -67,6 +83,7 @@ func parseFrame(frame string) (message multicastregistry.Message, ok bool) {
 	if message.ID == "" {
 		return multicastregistry.Message{}, false // every message has one
 	}
+	message.TraceParent = multicastregistry.TraceParent(message.TraceParent)
 	message.Payload = []byte(rest)
 	return message, true
 }

@@ -11,7 +11,7 @@ import (
 
 func sameFrame(a, b mr.Message) bool {
 	return a.ID == b.ID && a.ContentType == b.ContentType && a.AckTo == b.AckTo && a.SentAt.Equal(b.SentAt) && a.Once == b.Once &&
-		bytes.Equal(a.Payload, b.Payload)
+		a.TraceParent == b.TraceParent && bytes.Equal(a.Payload, b.Payload)
 }
 
 func TestFrame(t *testing.T) {
@@ -19,6 +19,7 @@ func TestFrame(t *testing.T) {
 		{ID: "x"},
 		{ID: "x", Once: true},
 		{ID: "x", Once: true, ContentType: "a/b", Payload: []byte("p")},
+		{ID: "x", TraceParent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", Payload: []byte("p")},
 		{ID: "x", SentAt: time.UnixMilli(0)},
 		{ID: "x", SentAt: time.UnixMilli(-1)},
 		{ID: "x", SentAt: time.UnixMilli(1<<62 - 1)},
@@ -62,6 +63,7 @@ func FuzzFrame(f *testing.F) {
 	f.Add("")
 	f.Add("hello")
 	f.Add("\xa1\x01\x00\x01x\x00\x00payload")
+	f.Add("\xa1\x02\x00\x01x\x00\x00\x05tracepayload")
 	f.Add(string(encodeFrame(&mr.Message{ID: "id", ContentType: "a/b", AckTo: "prism-ack.A x", Payload: []byte("p"), SentAt: time.UnixMilli(1 << 40)})))
 	f.Fuzz(func(t *testing.T, text string) {
 		message, ok := parseFrame(text)

@@ -4076,7 +4076,10 @@ type Message struct {
 	Redelivered bool `protobuf:"varint,7,opt,name=redelivered,proto3" json:"redelivered,omitempty"`
 	// Whether the multicast is exactly-once: who has handled a message of this identity and id acknowledges it again and
 	// does nothing else.
-	Once          bool `protobuf:"varint,8,opt,name=once,proto3" json:"once,omitempty"`
+	Once bool `protobuf:"varint,8,opt,name=once,proto3" json:"once,omitempty"`
+	// Where the multicast is in its trace, as a traceparent of W3C Trace Context: who handles the message goes on from there.
+	// Empty when the multicast is not traced.
+	Traceparent   string `protobuf:"bytes,9,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4165,6 +4168,13 @@ func (x *Message) GetOnce() bool {
 		return x.Once
 	}
 	return false
+}
+
+func (x *Message) GetTraceparent() string {
+	if x != nil {
+		return x.Traceparent
+	}
+	return ""
 }
 
 // LeaseLost tells that the server no longer keeps leases alive, because the identities are not registered (any more).
@@ -5045,7 +5055,7 @@ const file_prism_pattern_multicast_registry_proto_rawDesc = "" +
 	"identities\"X\n" +
 	"\bMessages\x122\n" +
 	"\bmessages\x18\x01 \x03(\v2\x16.prism.pattern.MessageR\bmessages\x12\x18\n" +
-	"\adropped\x18\x02 \x01(\x04R\adropped\"\x8b\x02\n" +
+	"\adropped\x18\x02 \x01(\x04R\adropped\"\xad\x02\n" +
 	"\aMessage\x12\x1a\n" +
 	"\bidentity\x18\x01 \x01(\tR\bidentity\x12\x1d\n" +
 	"\n" +
@@ -5056,7 +5066,8 @@ const file_prism_pattern_multicast_registry_proto_rawDesc = "" +
 	"\n" +
 	"ack_wanted\x18\x06 \x01(\bR\tackWanted\x12 \n" +
 	"\vredelivered\x18\a \x01(\bR\vredelivered\x12\x12\n" +
-	"\x04once\x18\b \x01(\bR\x04once\"+\n" +
+	"\x04once\x18\b \x01(\bR\x04once\x12 \n" +
+	"\vtraceparent\x18\t \x01(\tR\vtraceparent\"+\n" +
 	"\tLeaseLost\x12\x1e\n" +
 	"\n" +
 	"identities\x18\x01 \x03(\tR\n" +

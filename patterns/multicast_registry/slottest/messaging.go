@@ -86,10 +86,14 @@ func (s *sender) topics(identities ...string) []string {
 // message returns a message without an ack address.
 func (s *sender) message(identity, payload string) mr.Message {
 	s.sent++
-	return mr.Message{
+	m := mr.Message{
 		Topic: s.topic(identity), Identity: identity, ID: fmt.Sprintf("%s-%06d", s.namespace, s.sent),
 		ContentType: "text/plain", Payload: []byte(payload), SentAt: time.Now().Truncate(time.Millisecond), Once: s.sent%2 == 0,
 	}
+	if s.sent%3 == 0 {
+		m.TraceParent = fmt.Sprintf("00-%032x-%016x-01", s.sent, s.sent)
+	}
+	return m
 }
 
 func publish(t *testing.T, m mr.Messaging, messages ...mr.Message) {
@@ -235,7 +239,7 @@ func (s *messagingSuite) wantNoSubscriber(t *testing.T, m mr.Messaging, inbox mr
 func wantMessage(t *testing.T, got, want mr.Message) {
 	t.Helper()
 	if got.Topic != want.Topic || got.Identity != want.Identity || got.ID != want.ID || got.ContentType != want.ContentType ||
-		!got.SentAt.Equal(want.SentAt) || got.Once != want.Once {
+		!got.SentAt.Equal(want.SentAt) || got.Once != want.Once || got.TraceParent != want.TraceParent {
 		t.Errorf("got %+v\nwant %+v", got, want)
 	}
 	if !bytes.Equal(got.Payload, want.Payload) {
