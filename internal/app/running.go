@@ -9,7 +9,6 @@ import (
 	"slices"
 
 	"github.com/prism-data-layer/prism/internal/auth"
-	"github.com/prism-data-layer/prism/internal/limits"
 	"github.com/prism-data-layer/prism/internal/proxy"
 	"github.com/prism-data-layer/prism/internal/schema"
 	"github.com/prism-data-layer/prism/internal/tracing"
@@ -119,7 +118,7 @@ func (r *running) add(ctx context.Context, cfg Namespace, policy *auth.Policy, w
 		}
 	}
 	if n.Limits = was.Limits; n.Limits == nil || !reflect.DeepEqual(cfg.Limits, was.cfg.Limits) {
-		n.Limits = limits.New(cfg.Limits)
+		n.Limits = was.Limits.With(cfg.Limits)
 	}
 	if n.Policy = policy; was.Policy != nil && policy != nil && reflect.DeepEqual(cfg.Access, was.cfg.Access) &&
 		cfg.Filter == was.cfg.Filter {

@@ -45,7 +45,7 @@ func (l *Limits) take(caller string, of, n int) error {
 	if err != nil {
 		return err
 	}
-	if _, err = l.total.take(of, n, now); err != nil {
+	if _, err = l.all().take(of, n, now); err != nil {
 		undo()
 	}
 	return err

@@ -135,7 +135,13 @@ func (e *ExceededError) Is(target error) bool { return target == multicastregist
 
 // Limits are the limits of a namespace, and what is taken of them. A nil Limits has none. It is safe for concurrent use.
 type Limits struct {
+	*holdings
+
 	cfg Config
+}
+
+// holdings are what is taken, whatever the limits are. Those that With returns share them.
+type holdings struct {
 	now func() time.Time
 
 	mu      sync.Mutex
@@ -146,8 +152,9 @@ type Limits struct {
 
 // taken is what a caller, or all together, have taken.
 type taken struct {
-	caller   string // who; empty for all together
-	name     string // of the share, in a configuration
+	caller   string  // who; empty for all together
+	name     string  // of the share, in a configuration
+	by       *Limits // whose share it is
 	share    Share
 	buckets  map[auth.Role]*rate.Limiter
 	bytes    [2]*rate.Limiter // of payloads and of metadata
@@ -158,13 +165,26 @@ type taken struct {
 
 // New returns limits of which nothing is taken. The configuration must be valid.
 func New(cfg Config) *Limits {
-	l := &Limits{cfg: cfg, now: time.Now, callers: make(map[string]*taken)}
-	l.total = newTaken("", "total", cfg.Total)
+	l := &Limits{cfg: cfg, holdings: &holdings{now: time.Now, callers: make(map[string]*taken)}}
+	l.total = &taken{name: "total"}
 	return l
 }
 
-func newTaken(caller, name string, share Share) *taken {
-	t := &taken{caller: caller, name: name, share: share, buckets: make(map[auth.Role]*rate.Limiter, len(share.Rates))}
+// With returns other limits of the same namespace, of which the same is taken: streams that are open count on. They hold for a
+// caller from the first call that is made of them.
+func (l *Limits) With(cfg Config) *Limits {
+	if l == nil {
+		return New(cfg)
+	}
+	return &Limits{cfg: cfg, holdings: l.holdings}
+}
+
+// under makes the share that limits give the one that holds.
+func (t *taken) under(l *Limits, share *Share) *taken {
+	if t.by == l {
+		return t
+	}
+	t.by, t.share, t.buckets = l, *share, make(map[auth.Role]*rate.Limiter, len(share.Rates))
 	for role, r := range share.Rates {
 		t.buckets[role] = bucket(r)
 	}
@@ -173,6 +193,9 @@ func newTaken(caller, name string, share Share) *taken {
 	}
 	return t
 }
+
+// all returns what all together have taken. The caller holds the lock.
+func (l *Limits) all() *taken { return l.total.under(l, &l.cfg.Total) }
 
 // bucket returns the full bucket of a rate. Nil: there is no limit.
 func bucket(r Rate) *rate.Limiter {
@@ -198,7 +221,7 @@ func (l *Limits) Call(caller string, op auth.Operation) error {
 	if err != nil {
 		return err
 	}
-	if _, err = l.total.call(role, now); err != nil {
+	if _, err = l.all().call(role, now); err != nil {
 		undo()
 	}
 	return err
@@ -230,7 +253,7 @@ func (l *Limits) Stream(caller string) (*Stream, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	own := l.caller(caller)
-	for _, t := range []*taken{own, l.total} {
+	for _, t := range []*taken{own, l.all()} {
 		if most := t.share.Streams; most > 0 && t.streams >= most {
 			return nil, &ExceededError{
 				Limit: t.name + ".streams", Taken: fmt.Sprintf("%d are open", t.streams), Most: strconv.Itoa(most),
@@ -240,12 +263,12 @@ func (l *Limits) Stream(caller string) (*Stream, error) {
 	own.streams++
 	l.total.streams++
 	l.hold(own)
-	return &Stream{limits: l, caller: caller}, nil
+	return &Stream{limits: l.holdings, caller: caller}, nil
 }
 
 // Stream is one stream that was taken. A nil Stream has no limits. It is safe for concurrent use.
 type Stream struct {
-	limits *Limits
+	limits *holdings
 	caller string
 
 	attached int // under limits.mu
@@ -263,7 +286,7 @@ func (s *Stream) Attach(n int) error {
 	if s.over {
 		return nil
 	}
-	own := l.caller(s.caller)
+	own := l.callers[s.caller] // under the limits that hold by now
 	for _, t := range []*taken{own, l.total} {
 		if most := t.share.Attached; most > 0 && t.attached+n > most {
 			return &ExceededError{
@@ -307,7 +330,7 @@ func (s *Stream) End() {
 	}
 	s.over = true
 	s.detach(s.attached)
-	own := l.caller(s.caller)
+	own := l.callers[s.caller]
 	own.streams--
 	l.total.streams--
 	l.hold(own)
@@ -341,7 +364,7 @@ func (l *Limits) caller(name string) *taken {
 	t := l.callers[name]
 	switch {
 	case t == nil:
-		t = newTaken(name, "per_caller", l.cfg.PerCaller)
+		t = &taken{caller: name, name: "per_caller"}
 		l.callers[name] = t
 		t.place = l.idle.PushBack(name)
 		for l.idle.Len() > maxCallers {
@@ -350,11 +373,11 @@ func (l *Limits) caller(name string) *taken {
 	case t.place != nil:
 		l.idle.MoveToBack(t.place)
 	}
-	return t
+	return t.under(l, &l.cfg.PerCaller)
 }
 
 // hold keeps a caller with streams from being forgotten, and lets one without be.
-func (l *Limits) hold(t *taken) {
+func (l *holdings) hold(t *taken) {
 	switch {
 	case t.streams > 0 && t.place != nil:
 		l.idle.Remove(t.place)

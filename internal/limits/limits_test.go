@@ -217,3 +217,45 @@ func BenchmarkCall(b *testing.B) {
 		})
 	}
 }
+
+// Other limits begin with what is taken already.
+func TestWith(t *testing.T) {
+	one := New(Config{PerCaller: Share{Streams: 1, Attached: 5, Rates: map[auth.Role]Rate{auth.RoleRegister: {PerSecond: 0.001}}}})
+	held, err := one.Stream("a")
+	if err != nil || held.Attach(5) != nil || one.Call("a", auth.OpRegister) != nil {
+		t.Fatal("the first of each is refused")
+	}
+	two := one.With(Config{PerCaller: Share{Streams: 2, Attached: 7}, Total: Share{Streams: 2}})
+	if err := two.Call("a", auth.OpRegister); err != nil {
+		t.Errorf("a rate that is no more: %v", err)
+	}
+	more, err := two.Stream("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := two.Stream("a"); err == nil {
+		t.Error("a third stream of two")
+	}
+	if _, err := two.Stream("b"); err == nil {
+		t.Error("a third stream of two for all")
+	}
+	if err := more.Attach(3); err == nil {
+		t.Error("8 attached of 7")
+	}
+	if err := held.Attach(2); err != nil {
+		t.Errorf("7 attached of 7: %v", err)
+	}
+	held.End()
+	if err := more.Attach(7); err != nil {
+		t.Errorf("what an old stream held is not given back: %v", err)
+	}
+	more.End()
+	if last, err := two.Stream("b"); err != nil {
+		t.Error(err)
+	} else {
+		last.End()
+	}
+	if New(Config{}).With(Config{MaxTargets: 3}).MaxTargets(0) != 3 || (*Limits)(nil).With(Config{MaxTargets: 3}).MaxTargets(0) != 3 {
+		t.Error("the limits are not the new ones")
+	}
+}
