@@ -88,7 +88,14 @@ func (p *program) logger(cmd *cobra.Command, f serveFlags) (*slog.Logger, error)
 }
 
 func (p *program) serve(ctx context.Context, f serveFlags, logger *slog.Logger) error {
-	cfg, err := f.load()
+	var src []byte
+	if f.config != "" {
+		var err error
+		if src, err = app.Read(f.config); err != nil {
+			return configFault(err)
+		}
+	}
+	cfg, err := f.parse(src)
 	if err != nil {
 		return configFault(err)
 	}
@@ -97,7 +104,7 @@ func (p *program) serve(ctx context.Context, f serveFlags, logger *slog.Logger) 
 		hangups := make(chan os.Signal, 1)
 		signal.Notify(hangups, syscall.SIGHUP)
 		defer signal.Stop(hangups)
-		options = append(options, app.WithReload(app.Reload{Load: f.load, File: f.config, Now: hangups}))
+		options = append(options, app.WithReload(app.Reload{File: f.config, Loaded: src, Parse: f.parse, Now: hangups}))
 	}
 	return app.Run(ctx, cfg, logger, func(at app.Addresses) {
 		fmt.Fprintf(p.out, "gRPC listens on %s\nHTTP listens on http://%s\n", at.GRPC, at.HTTP)
@@ -107,12 +114,12 @@ func (p *program) serve(ctx context.Context, f serveFlags, logger *slog.Logger) 
 	}, options...)
 }
 
-// load reads the configuration. Flags outdo the file.
-func (f serveFlags) load() (app.Config, error) {
+// parse reads the configuration, if there is a file. Flags outdo it.
+func (f serveFlags) parse(src []byte) (app.Config, error) {
 	cfg := app.Default()
 	if f.config != "" {
 		var err error
-		if cfg, err = app.Load(f.config); err != nil {
+		if cfg, err = app.Parse(f.config, src); err != nil {
 			return cfg, err
 		}
 	}

@@ -92,6 +92,38 @@ func TestAdminAddress(t *testing.T) {
 	}
 }
 
+// Pages of other sites do not reach it, whatever their names lead to.
+func TestAdminAddressOfForeignPages(t *testing.T) {
+	cfg := free()
+	cfg.Listen.Admin = "127.0.0.1:0"
+	at, _ := run(t, cfg)
+	for name, row := range map[string]struct {
+		host, origin string
+		want         int
+	}{
+		"an operator":    {"", "", 200},
+		"another host":   {"evil.example", "", 403},
+		"another origin": {"", "http://evil.example", 403},
+	} {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+at.Admin+"/buildinfo", http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if request.Host = row.host; row.origin != "" {
+			request.Header.Set("Origin", row.origin)
+		}
+		request.Close = true
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = response.Body.Close()
+		if response.StatusCode != row.want {
+			t.Errorf("%s: %s, want %d", name, response.Status, row.want)
+		}
+	}
+}
+
 // TestNoAdminAddress checks that there is none unless it was asked for.
 func TestNoAdminAddress(t *testing.T) {
 	at, _ := run(t, free())

@@ -39,6 +39,27 @@ func Run(ctx context.Context, cfg Config, logger *slog.Logger, ready func(Addres
 	if err := cfg.validate(); err != nil {
 		return err
 	}
+	if err := cfg.Listen.check(ctx); err != nil {
+		return err
+	}
+	secured, err := secure(ctx, cfg, logger)
+	if err != nil {
+		return err
+	}
+	defer secured.close()
+	traces, err := tracing.Open(ctx, cfg.Tracing, cfg.Version, logger)
+	if err != nil {
+		return fmt.Errorf("tracing: %w", err)
+	}
+	defer traces.Close() //nolint:contextcheck // it ends when ctx has ended
+	follower := newReloader(o.reload, cfg.DrainTimeout, logger)
+	if follower.running, err = start(ctx, cfg, logger, traces); ctx.Err() != nil && err != nil {
+		return nil // told to end while it waited
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, follower.running.closeBut(&running{})) }()
 	grpcListener, err := listen(ctx, cfg.Listen.GRPC, "grpc")
 	if err != nil {
 		return err
@@ -53,23 +74,7 @@ func Run(ctx context.Context, cfg Config, logger *slog.Logger, ready func(Addres
 	if err != nil {
 		return err
 	}
-	defer admin.close() //nolint:contextcheck // it ends when ctx has ended
-
-	secured, err := secure(ctx, cfg, logger)
-	if err != nil {
-		return err
-	}
-	defer secured.close()
-	traces, err := tracing.Open(ctx, cfg.Tracing, cfg.Version, logger)
-	if err != nil {
-		return fmt.Errorf("tracing: %w", err)
-	}
-	defer traces.Close() //nolint:contextcheck // it ends when ctx has ended
-	follower := newReloader(o.reload, cfg.DrainTimeout, logger)
-	if follower.running, err = start(ctx, cfg, logger, traces); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, follower.running.closeBut(&running{})) }()
+	defer admin.close()                    //nolint:contextcheck // it ends when ctx has ended
 	server, err := proxy.New(proxy.Config{ //nolint:contextcheck // it outlives ctx by its drain; each call has its own context
 		Namespaces: follower.running.served(), Authenticator: follower.running.authenticator, TLS: secured.tls,
 		Tracer: traces.Tracer(), Audit: traces.Logger(secured.audit), Logger: traces.Logger(logger),
@@ -96,14 +101,36 @@ func Run(ctx context.Context, cfg Config, logger *slog.Logger, ready func(Addres
 		return err
 	case <-ctx.Done():
 	}
-	timeout := time.Duration(follower.drainTimeout.Load())
+	drain(ctx, server, time.Duration(follower.drainTimeout.Load()), logger)
+	return <-served
+}
+
+// drain ends a server, and what a reload waits for.
+func drain(ctx context.Context, server *proxy.Server, timeout time.Duration, logger *slog.Logger) {
 	logger.LogAttrs(ctx, slog.LevelInfo, "draining", slog.Duration("timeout", timeout))
-	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
+	until, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
-	if err := server.Drain(drain); err != nil { // which also ends what a reload waits for
+	if err := server.Drain(until); err != nil {
 		logger.LogAttrs(ctx, slog.LevelWarn, "calls were cut off", slog.Duration("after", timeout))
 	}
-	return <-served
+}
+
+// check tells whether the addresses can be had. They are not held while backends are waited for: who comes meanwhile is refused,
+// and finds another proxy.
+func (l Listen) check(ctx context.Context) error {
+	for _, at := range []struct{ which, address string }{{"grpc", l.GRPC}, {"http", l.HTTP}} {
+		listener, err := listen(ctx, at.address, at.which)
+		if err != nil {
+			return err
+		}
+		_ = listener.Close() // nothing came
+	}
+	admin, err := listenAdmin(ctx, l.Admin)
+	if err != nil {
+		return err
+	}
+	admin.close() //nolint:contextcheck // it serves nothing
+	return nil
 }
 
 func listen(ctx context.Context, address, which string) (net.Listener, error) {

@@ -185,11 +185,20 @@ func defaults(name string) multicastregistry.Config {
 
 // Load reads a configuration file. When the file is at fault the error is a *ConfigError with every problem in it.
 func Load(file string) (Config, error) {
-	src, err := os.ReadFile(file)
+	src, err := Read(file)
 	if err != nil {
-		return Config{}, fmt.Errorf("read the configuration: %w", err)
+		return Config{}, err
 	}
 	return Parse(file, src)
+}
+
+// Read returns what a configuration file holds.
+func Read(file string) ([]byte, error) {
+	src, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read the configuration: %w", err)
+	}
+	return src, nil
 }
 
 // validate checks what Parse would have checked, for a Config that was put together by a program.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"slices"
 	"sync"
 
@@ -12,10 +13,12 @@ import (
 )
 
 // connections are what the slots of all namespaces stand on, each opened once however many slots name it, and closed when the
-// last one of them has ended. They are for one goroutine.
+// last one of them has ended.
 type connections struct {
 	logger *slog.Logger
-	open   map[any]*connection // by redisKey, natsKey, redisMessaging and embedded
+
+	mu   sync.Mutex          // also while one is opened: who comes meanwhile wants the same
+	open map[any]*connection // by redisKey, natsKey, redisMessaging and embedded
 }
 
 // connection is something that slots share.
@@ -52,6 +55,7 @@ type slot struct {
 	stop    context.CancelFunc
 	running sync.WaitGroup
 	closers []func()
+	passing bool // what it keeps ends with a server in this process
 }
 
 // slot returns one that has opened nothing yet. The context is left when the loops begin, so that they end with close only.
@@ -78,7 +82,9 @@ func (s *slot) close() {
 
 // share returns what is open under the key, or opens it, for the slot until its close.
 func share[T any](s *slot, key any, open func() (value T, closer func(), err error)) (T, error) {
-	all := s.connections.open
+	mu, all := &s.connections.mu, s.connections.open
+	mu.Lock()
+	defer mu.Unlock()
 	c := all[key]
 	if c == nil {
 		value, closer, err := open()
@@ -90,6 +96,8 @@ func share[T any](s *slot, key any, open func() (value T, closer func(), err err
 	}
 	c.users++
 	s.closeLater(func() {
+		mu.Lock()
+		defer mu.Unlock()
 		if c.users--; c.users == 0 {
 			delete(all, key)
 			c.close()
@@ -126,6 +134,7 @@ func (s *slot) toNATS(ctx context.Context, cfg NATS) (*nats.Conn, error) {
 	cfg.Log = s.logger
 	dial := func() (*nats.Conn, error) { return nats.Open(ctx, cfg.Config) }
 	if cfg.Embedded {
+		s.passing = cfg.StoreDir == ""
 		server, err := s.embedded(ctx, cfg)
 		if err != nil {
 			return nil, err
@@ -142,7 +151,11 @@ func (s *slot) toNATS(ctx context.Context, cfg NATS) (*nats.Conn, error) {
 }
 
 func (s *slot) embedded(ctx context.Context, cfg NATS) (*nats.Server, error) {
-	return share(s, embedded{listen: cfg.Listen, storeDir: cfg.StoreDir}, func() (*nats.Server, func(), error) {
+	dir := cfg.StoreDir
+	if whole, err := filepath.Abs(dir); dir != "" && err == nil {
+		dir = whole
+	}
+	return share(s, embedded{listen: cfg.Listen, storeDir: dir}, func() (*nats.Server, func(), error) {
 		server, err := nats.StartEmbedded(ctx, nats.EmbeddedConfig{Listen: cfg.Listen, StoreDir: cfg.StoreDir, Log: s.logger})
 		if err != nil {
 			return nil, nil, err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"reflect"
@@ -22,11 +23,14 @@ const watchEvery = time.Second
 // are not: a change there is logged, and waits for a restart. A configuration that cannot be used changes nothing, and the log
 // says why.
 type Reload struct {
-	// Load reads the configuration.
-	Load func() (Config, error)
-	// File is looked at once a second: when its content has changed, the configuration is loaded. Empty: no file is.
+	// File is looked at once a second: when its content has changed, the configuration is parsed. What is no regular file is
+	// never looked at.
 	File string
-	// Now makes the server load the configuration with each value. Nil: nothing does.
+	// Loaded is what the file held when the configuration was loaded that is in use.
+	Loaded []byte
+	// Parse reads the configuration from what the file holds.
+	Parse func(src []byte) (Config, error)
+	// Now makes the server look at once, with each value, and take over what it finds. Nil: nothing does.
 	Now <-chan os.Signal
 }
 
@@ -48,7 +52,8 @@ type reloader struct {
 	seen    []byte // of the file, when it was last loaded
 	pending []byte // what it held at the last look, if that was new
 
-	drainTimeout atomic.Int64 // a time.Duration
+	drainTimeout atomic.Int64   // a time.Duration
+	closing      sync.WaitGroup // of what calls may still use
 }
 
 // newReloader returns one that has nothing to follow without a Reload.
@@ -57,7 +62,7 @@ func newReloader(with *Reload, drainTimeout time.Duration, logger *slog.Logger) 
 	r.drainTimeout.Store(int64(drainTimeout))
 	if with != nil {
 		r.Reload = *with
-		r.seen = r.read()
+		r.seen = r.Loaded
 	}
 	return r
 }
@@ -66,12 +71,13 @@ func newReloader(with *Reload, drainTimeout time.Duration, logger *slog.Logger) 
 func (r *reloader) start(ctx context.Context) (stop func()) {
 	var running sync.WaitGroup
 	follow, end := context.WithCancel(ctx)
-	if r.Load != nil {
+	if r.Parse != nil {
 		running.Go(func() { r.run(follow) })
 	}
 	return func() {
 		end()
 		running.Wait()
+		r.closing.Wait()
 	}
 }
 
@@ -79,14 +85,15 @@ func (r *reloader) start(ctx context.Context) (stop func()) {
 func (r *reloader) run(ctx context.Context) {
 	ticker := time.NewTicker(watchEvery)
 	defer ticker.Stop()
-	if r.File == "" {
-		ticker.Stop()
-	}
 	for {
 		select {
 		case <-r.Now:
-			r.seen, r.pending = r.read(), nil
-			r.load(ctx)
+			if held, err := r.read(); err != nil {
+				r.refuse(ctx, err)
+			} else {
+				r.seen, r.pending = held, nil
+				r.load(ctx)
+			}
 		case <-ticker.C:
 			if r.changed() {
 				r.load(ctx)
@@ -97,23 +104,22 @@ func (r *reloader) run(ctx context.Context) {
 	}
 }
 
-// read returns what the file holds, nil when it cannot be read: it may be about to be replaced.
-func (r *reloader) read() []byte {
-	if r.File == "" {
-		return nil
+// read returns what the file holds. It reads regular files alone: others may make it wait.
+func (r *reloader) read() ([]byte, error) {
+	switch info, err := os.Stat(r.File); {
+	case err != nil:
+		return nil, fmt.Errorf("read the configuration: %w", err)
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is no regular file: it can be read once only", r.File)
 	}
-	held, err := os.ReadFile(r.File)
-	if err != nil {
-		return nil
-	}
-	return held
+	return os.ReadFile(r.File)
 }
 
 // changed tells whether the file holds something new, and did so at the look before: who writes it may need a moment.
 func (r *reloader) changed() bool {
-	held := r.read()
+	held, err := r.read()
 	switch {
-	case held == nil || bytes.Equal(held, r.seen):
+	case err != nil || bytes.Equal(held, r.seen): // it may be about to be replaced
 		r.pending = nil
 		return false
 	case r.pending == nil || !bytes.Equal(held, r.pending):
@@ -124,23 +130,29 @@ func (r *reloader) changed() bool {
 	return true
 }
 
-// load takes over the configuration as it is now, or says why not.
+// refuse notes why the configuration was not taken over.
+func (r *reloader) refuse(ctx context.Context, err error) {
+	r.server.Reloaded(false)
+	r.logger.LogAttrs(ctx, slog.LevelError, "the configuration was not reloaded: the one before stays in use",
+		slog.Any("error", err))
+}
+
+// load takes over the configuration that was seen last, or says why not.
 func (r *reloader) load(ctx context.Context) {
 	changes, err := r.apply(ctx)
 	if ctx.Err() != nil {
 		return
 	}
-	r.server.Reloaded(err == nil)
 	if err != nil {
-		r.logger.LogAttrs(ctx, slog.LevelError, "the configuration was not reloaded: the one before stays in use",
-			slog.Any("error", err))
+		r.refuse(ctx, err)
 		return
 	}
+	r.server.Reloaded(true)
 	r.logger.LogAttrs(ctx, slog.LevelInfo, "configuration reloaded", changes...)
 }
 
 func (r *reloader) apply(ctx context.Context) ([]slog.Attr, error) {
-	cfg, err := r.Load()
+	cfg, err := r.Parse(r.seen)
 	if err != nil {
 		return nil, err
 	}
@@ -158,16 +170,27 @@ func (r *reloader) apply(ctx context.Context) ([]slog.Attr, error) {
 	if err != nil {
 		return nil, err
 	}
-	drain, cancel := context.WithTimeout(ctx, cfg.DrainTimeout)
-	defer cancel()
-	if err := r.server.Reconfigure(drain, now.served(), now.authenticator); err != nil {
+	if err := now.copied(ctx, r.running); err != nil {
 		return nil, errors.Join(err, now.closeBut(r.running))
 	}
-	changes := now.changesFrom(r.running)
-	if err := r.running.closeBut(now); err != nil {
-		r.logger.LogAttrs(ctx, slog.LevelWarn, "what is not needed any more did not close cleanly", slog.Any("error", err))
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.DrainTimeout) // the server's own drain would end it
+	defer cancel()
+	left, err := r.server.Reconfigure(drain, now.served(), now.authenticator)
+	if err != nil {
+		return nil, errors.Join(err, now.closeBut(r.running))
 	}
+	for _, n := range now.namespaces {
+		n.Limits.Hold()
+	}
+	changes := now.changesFrom(r.running)
+	closeRest := r.running.rest(now)
 	r.running = now
+	r.closing.Go(func() {
+		<-left
+		if err := closeRest(); err != nil {
+			r.logger.LogAttrs(ctx, slog.LevelWarn, "what is not needed any more did not close cleanly", slog.Any("error", err))
+		}
+	})
 	r.drainTimeout.Store(int64(cfg.DrainTimeout))
 	return changes, nil
 }
@@ -204,8 +227,8 @@ func (r *running) changesFrom(before *running) []slog.Attr {
 		}
 		if was := before.find(name); was.Coordinator != nil {
 			for i, of := range [...]string{n.Registry, n.Messaging, n.Durability} {
-				if of == typeMemory && n.slots[i] != was.slots[i] {
-					r.logger.Warn("a slot in memory begins empty: its options were changed", slog.String("namespace", name),
+				if n.slots[i] != was.slots[i] && (of == typeMemory || n.slots[i].passing && was.slots[i].passing) {
+					r.logger.Warn("a slot in this process begins empty: its options were changed", slog.String("namespace", name),
 						slog.String("slot", [...]string{slotRegistry, slotMessaging, slotDurability}[i]))
 				}
 			}
@@ -224,6 +247,15 @@ func (r *running) changesFrom(before *running) []slog.Attr {
 		if len(of.names) > 0 {
 			attrs = append(attrs, slog.Any(of.what, of.names))
 		}
+	}
+	if !reflect.DeepEqual(r.cfg.Auth, before.cfg.Auth) {
+		attrs = append(attrs, slog.Bool("auth", r.cfg.Auth != nil))
+		if r.cfg.Auth == nil {
+			r.logger.Warn("nobody is asked any more who is calling: whoever reaches this server may do everything")
+		}
+	}
+	if r.cfg.DrainTimeout != before.cfg.DrainTimeout {
+		attrs = append(attrs, slog.Duration("drain_timeout", r.cfg.DrainTimeout))
 	}
 	return append(attrs, slog.Int("namespaces", len(r.namespaces)))
 }

@@ -71,7 +71,7 @@ func follow(t *testing.T, config string) *following {
 	ready, done := make(chan app.Addresses, 1), make(chan error, 1)
 	go func() {
 		done <- app.Run(ctx, cfg, slog.New(slog.NewTextHandler(f, nil)), func(a app.Addresses) { ready <- a }, app.WithReload(app.Reload{
-			Load: func() (app.Config, error) { return app.Load(f.file) }, File: f.file, Now: f.now,
+			File: f.file, Loaded: []byte(config), Parse: func(src []byte) (app.Config, error) { return app.Parse(f.file, src) }, Now: f.now,
 		}))
 	}()
 	select {

@@ -1,12 +1,14 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"reflect"
 	"slices"
+	"time"
 
 	"github.com/prism-data-layer/prism/internal/auth"
 	"github.com/prism-data-layer/prism/internal/proxy"
@@ -49,8 +51,11 @@ func (r *running) next(ctx context.Context, cfg Config) (_ *running, err error) 
 	}
 	if !reflect.DeepEqual(cfg.Auth, r.cfg.Auth) {
 		if now.authenticator = nil; cfg.Auth != nil {
-			if now.authenticator, err = auth.Open(ctx, *cfg.Auth, r.logger); err != nil {
+			if now.authenticator, err = r.authenticator.With(ctx, *cfg.Auth, r.logger); err != nil {
 				return nil, fmt.Errorf("auth: %w", err)
+			}
+			if err := now.authenticator.Ready(); err != nil && r.ready() {
+				return nil, fmt.Errorf("auth.jwt: %w", err) // who is accepted now would be refused
 			}
 		}
 	}
@@ -62,6 +67,38 @@ func (r *running) next(ctx context.Context, cfg Config) (_ *running, err error) 
 	}
 	return now, nil
 }
+
+// ready tells whether something is served, and credentials can be checked.
+func (r *running) ready() bool {
+	return len(r.namespaces) > 0 && (r.authenticator == nil || r.authenticator.Ready() == nil)
+}
+
+// copied waits until the backends of namespaces that were opened answer, and the copies of registries are complete: who reads
+// from the ones before notices nothing then.
+func (r *running) copied(ctx context.Context, before *running) error {
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(r.cfg.StartupTimeout, DefaultStartupTimeout))
+	defer cancel()
+	for _, n := range r.namespaces {
+		if before.find(n.cfg.Namespace).Coordinator == n.Coordinator {
+			continue
+		}
+		for {
+			err := n.Coordinator.Ping(ctx)
+			if err == nil {
+				break
+			}
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("open namespace %q: %w", n.cfg.Namespace, err)
+			case <-time.After(copiedPause):
+			}
+		}
+	}
+	return nil
+}
+
+// copiedPause is between two looks whether a copy is complete.
+const copiedPause = 20 * time.Millisecond
 
 func (r *running) find(name string) *namespace {
 	for _, n := range r.namespaces {
@@ -149,8 +186,10 @@ func (r *running) served() []proxy.Namespace {
 }
 
 // closeBut closes the coordinators, then what they stand on, but for what the other uses.
-func (r *running) closeBut(other *running) error {
-	var errs []error
+func (r *running) closeBut(other *running) error { return r.rest(other)() }
+
+// rest returns what closes what the other does not use.
+func (r *running) rest(other *running) func() error {
 	kept, slots := make(map[*multicastregistry.Coordinator]bool), make(map[*slot]bool)
 	for _, n := range other.namespaces {
 		kept[n.Coordinator] = true
@@ -158,20 +197,24 @@ func (r *running) closeBut(other *running) error {
 			slots[s] = true
 		}
 	}
-	for _, n := range slices.Backward(r.namespaces) {
-		if n.Coordinator != nil && !kept[n.Coordinator] {
-			errs = append(errs, n.Coordinator.Close())
-		}
-	}
-	for _, n := range slices.Backward(r.namespaces) {
-		for _, s := range slices.Backward(n.slots[:]) {
-			if s != nil && !slots[s] {
-				s.close()
+	authenticator := other.authenticator
+	return func() error {
+		var errs []error
+		for _, n := range slices.Backward(r.namespaces) {
+			if n.Coordinator != nil && !kept[n.Coordinator] {
+				errs = append(errs, n.Coordinator.Close())
 			}
 		}
+		for _, n := range slices.Backward(r.namespaces) {
+			for _, s := range slices.Backward(n.slots[:]) {
+				if s != nil && !slots[s] {
+					s.close()
+				}
+			}
+		}
+		if r.authenticator != nil && r.authenticator != authenticator {
+			r.authenticator.Close()
+		}
+		return errors.Join(errs...)
 	}
-	if r.authenticator != nil && r.authenticator != other.authenticator {
-		r.authenticator.Close()
-	}
-	return errors.Join(errs...)
 }

@@ -46,7 +46,7 @@ func (d *decoder) config(n ast.Node, cfg *Config) {
 			d.mapping(n, "listen",
 				key{name: "grpc", read: func(n ast.Node) { d.address(n, "listen.grpc", &cfg.Listen.GRPC) }},
 				key{name: "http", read: func(n ast.Node) { d.address(n, "listen.http", &cfg.Listen.HTTP) }},
-				key{name: "hosts", read: func(n ast.Node) { d.texts(n, "listen.hosts", &cfg.Listen.Hosts) }},
+				key{name: "hosts", read: func(n ast.Node) { d.hosts(n, cfg) }},
 				key{name: "admin", read: func(n ast.Node) { d.address(n, "listen.admin", &cfg.Listen.Admin) }},
 			)
 		}},
@@ -66,6 +66,15 @@ func (d *decoder) config(n ast.Node, cfg *Config) {
 	)
 	if len(d.problems) == 0 {
 		d.checkAccess(n, cfg)
+	}
+}
+
+func (d *decoder) hosts(n ast.Node, cfg *Config) {
+	d.texts(n, "listen.hosts", &cfg.Listen.Hosts)
+	for _, host := range cfg.Listen.Hosts {
+		if host == "" || strings.ContainsAny(host, ":/* ") {
+			d.atf(n, "listen.hosts: expected names alone, such as prism.example.com, without scheme, port or *, got %q", shorten(host))
+		}
 	}
 }
 

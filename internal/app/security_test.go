@@ -129,6 +129,7 @@ func TestBadSecurity(t *testing.T) {
 		{space + "\n    identity_schema: {fields: {a: {type: string, minimum: 1}}}" + slotsLine, "identity_schema.fields.a.minimum: is for a number"},
 		{space + "\n    identity_schema: {fields: {a: {type: number, minimum: x}}}" + slotsLine, "identity_schema.fields.a.minimum: expected a number"},
 		{space + "\n    identity_schema: {fields: {a: {type: integer, default: x}}}" + slotsLine, "identity_schema.fields.a.default"},
+		{"listen: {hosts: ['https://a.example']}\n" + space + slotsLine, "listen.hosts: expected names alone"},
 		{"tls: {cert_file: a}\n" + space + slotsLine, "tls.key_file is missing"},
 		{"tls: {cert_file: a, key_file: b, client_auth: required}\n" + space + slotsLine, "tls.client_ca_file: is required"},
 		{"tls: {cert_file: a, key_file: b, min_version: 1.1}\n" + space + slotsLine, "tls.min_version"},

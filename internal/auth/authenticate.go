@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"log/slog"
+	"reflect"
 	"time"
 )
 
@@ -62,22 +63,35 @@ type Authenticator struct {
 	none   bool
 	tokens *tokens
 	jwt    *verifier
+	jwtCfg *JWT
 	mtls   *MTLS
 }
 
 // Open returns an authenticator. It waits for an issuer's keys until ctx ends or the configuration's StartTimeout has passed, and
 // then works without them until they come. Close it.
 func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Authenticator, error) {
+	return (*Authenticator)(nil).With(ctx, cfg, log)
+}
+
+// With is Open for a changed configuration. Where the issuer is the same its keys are taken along, as they are. Both
+// authenticators are to be closed.
+func (a *Authenticator) With(ctx context.Context, cfg Config, log *slog.Logger) (*Authenticator, error) {
+	before := a
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	a := &Authenticator{none: cfg.None()}
+	a = &Authenticator{none: cfg.None(), jwtCfg: cfg.JWT}
 	a.tokens, _ = newTokens(cfg.Tokens) // validated above
 	if cfg.MTLS != nil {
 		m := cfg.MTLS.withDefaults()
 		a.mtls = &m
 	}
-	if cfg.JWT != nil {
+	switch {
+	case cfg.JWT == nil:
+	case before != nil && before.jwt != nil && reflect.DeepEqual(before.jwtCfg, cfg.JWT):
+		a.jwt = before.jwt
+		a.jwt.users.Add(1)
+	default:
 		var err error
 		if a.jwt, err = openVerifier(ctx, cfg.JWT.withDefaults(), log); err != nil {
 			return nil, err

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/MicahParks/jwkset"
@@ -132,6 +133,7 @@ type verifier struct {
 	cache   *cache
 	cancel  context.CancelFunc
 	running sync.WaitGroup
+	users   atomic.Int32
 }
 
 func openVerifier(ctx context.Context, cfg JWT, log *slog.Logger) (*verifier, error) {
@@ -146,6 +148,7 @@ func openVerifier(ctx context.Context, cfg JWT, log *slog.Logger) (*verifier, er
 	}
 	v.parser = jwt.NewParser(jwt.WithValidMethods(cfg.Algorithms), jwt.WithIssuer(cfg.Issuer), jwt.WithAudience(cfg.Audiences...),
 		jwt.WithLeeway(cfg.Leeway), jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithJSONNumber())
+	v.users.Store(1)
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	v.cancel = cancel
 	v.running.Go(func() { v.keys.run(background) })
@@ -153,7 +156,11 @@ func openVerifier(ctx context.Context, cfg JWT, log *slog.Logger) (*verifier, er
 	return v, nil
 }
 
+// close lets go of the verifier, which ends with the last who does.
 func (v *verifier) close() {
+	if v.users.Add(-1) > 0 {
+		return
+	}
 	v.cancel()
 	v.running.Wait()
 }

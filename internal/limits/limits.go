@@ -138,6 +138,7 @@ type Limits struct {
 	*holdings
 
 	cfg Config
+	age int // how many others of the namespace there were before
 }
 
 // holdings are what is taken, whatever the limits are. Those that With returns share them.
@@ -171,26 +172,48 @@ func New(cfg Config) *Limits {
 }
 
 // With returns other limits of the same namespace, of which the same is taken: streams that are open count on. They hold for a
-// caller from the first call that is made of them.
+// caller from the first call that is made of them, or from Hold.
 func (l *Limits) With(cfg Config) *Limits {
 	if l == nil {
 		return New(cfg)
 	}
-	return &Limits{cfg: cfg, holdings: l.holdings}
+	return &Limits{cfg: cfg, holdings: l.holdings, age: l.age + 1}
 }
 
-// under makes the share that limits give the one that holds.
+// Hold makes the limits hold for who has taken something under others, at once.
+func (l *Limits) Hold() {
+	if l == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.all()
+	for _, t := range l.callers {
+		t.under(l, &l.cfg.PerCaller)
+	}
+}
+
+// under makes the share that limits give the one that holds, unless later ones do. Buckets whose rates are the same stay as they
+// are.
 func (t *taken) under(l *Limits, share *Share) *taken {
-	if t.by == l {
+	if t.by != nil && t.by.age >= l.age {
 		return t
 	}
-	t.by, t.share, t.buckets = l, *share, make(map[auth.Role]*rate.Limiter, len(share.Rates))
+	buckets := make(map[auth.Role]*rate.Limiter, len(share.Rates))
 	for role, r := range share.Rates {
-		t.buckets[role] = bucket(r)
+		if t.share.Rates[role] == r {
+			buckets[role] = t.buckets[role]
+		} else {
+			buckets[role] = bucket(r)
+		}
 	}
+	before := t.share.bytes()
 	for of, r := range share.bytes() {
-		t.bytes[of] = bucket(r)
+		if before[of] != r {
+			t.bytes[of] = bucket(r)
+		}
 	}
+	t.by, t.share, t.buckets = l, *share, buckets
 	return t
 }
 

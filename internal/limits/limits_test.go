@@ -226,6 +226,15 @@ func TestWith(t *testing.T) {
 		t.Fatal("the first of each is refused")
 	}
 	two := one.With(Config{PerCaller: Share{Streams: 2, Attached: 7}, Total: Share{Streams: 2}})
+	if err := held.Attach(1); err == nil {
+		t.Error("6 attached of 5, under limits that do not hold yet")
+	}
+	two.Hold()
+	if err := held.Attach(1); err != nil {
+		t.Errorf("6 attached of 7: %v", err)
+	}
+	held.Detach(1)
+	_ = one.Call("a", auth.OpRegister) // of before, and it brings the old limits not back
 	if err := two.Call("a", auth.OpRegister); err != nil {
 		t.Errorf("a rate that is no more: %v", err)
 	}
@@ -257,5 +266,19 @@ func TestWith(t *testing.T) {
 	}
 	if New(Config{}).With(Config{MaxTargets: 3}).MaxTargets(0) != 3 || (*Limits)(nil).With(Config{MaxTargets: 3}).MaxTargets(0) != 3 {
 		t.Error("the limits are not the new ones")
+	}
+}
+
+// A bucket whose rate is the same is as empty as before.
+func TestWithTheSameRate(t *testing.T) {
+	rates := Share{Rates: map[auth.Role]Rate{auth.RoleRegister: {PerSecond: 0.001}}, PayloadBytes: Rate{PerSecond: 0.001, Burst: 5}}
+	l := New(Config{PerCaller: rates, Total: rates})
+	if l.Call("a", auth.OpRegister) != nil || l.Payload("a", 5) != nil {
+		t.Fatal("the first of each is refused")
+	}
+	l = l.With(Config{PerCaller: rates, Total: rates, MaxTargets: 1})
+	l.Hold()
+	if l.Call("a", auth.OpRegister) == nil || l.Payload("a", 5) == nil {
+		t.Error("the buckets are full again")
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,6 +19,8 @@ const (
 	askTimeout = time.Second
 	// askEvery is how long their answers are good for: any number of scrapers ask a backend no more often.
 	askEvery = 10 * time.Second
+	// backlogsAtOnce bounds those of the questions that take a backend long enough to keep the others waiting.
+	backlogsAtOnce = 4
 )
 
 // Source is what a scrape asks about a namespace. A *multicastregistry.Coordinator is one.
@@ -40,8 +43,10 @@ type scraper struct {
 
 	identities, stored, up, lag, revision, expiries *prometheus.Desc
 
+	sources atomic.Pointer[map[string]Source] // replaced as a whole
+
 	mu      sync.Mutex
-	sources map[string]Source // replaced as a whole
+	of      *map[string]Source // whom the answers are of
 	asked   time.Time
 	answers map[string]answer
 }
@@ -77,9 +82,7 @@ func newScraper(log *slog.Logger) *scraper {
 
 // ofThese makes these the namespaces to ask about.
 func (s *scraper) ofThese(sources map[string]Source) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.sources, s.answers = sources, nil
+	s.sources.Store(&sources)
 }
 
 // Describe implements prometheus.Collector.
@@ -122,13 +125,15 @@ func (s *scraper) Collect(out chan<- prometheus.Metric) {
 func (s *scraper) ask() (map[string]Source, map[string]answer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.answers != nil && time.Since(s.asked) < askEvery {
-		return s.sources, s.answers
+	sources := s.sources.Load()
+	if s.of == sources && s.answers != nil && time.Since(s.asked) < askEvery {
+		return *sources, s.answers
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), askTimeout) // a scrape has no context
 	defer cancel()
 	var mu sync.Mutex
-	answers := make(map[string]answer, len(s.sources))
+	answers := make(map[string]answer, len(*sources))
+	few := make(chan struct{}, backlogsAtOnce)
 	var asking sync.WaitGroup
 	set := func(name string, change func(*answer)) {
 		mu.Lock()
@@ -137,7 +142,7 @@ func (s *scraper) ask() (map[string]Source, map[string]answer) {
 		change(&a)
 		answers[name] = a
 	}
-	for name, source := range s.sources {
+	for name, source := range *sources {
 		asking.Go(func() {
 			err := safely(func() error { return source.Ping(ctx) })
 			set(name, func(a *answer) { a.up = err == nil })
@@ -147,13 +152,19 @@ func (s *scraper) ask() (map[string]Source, map[string]answer) {
 			set(name, func(a *answer) { a.identities = c })
 		})
 		asking.Go(func() {
+			select {
+			case few <- struct{}{}:
+				defer func() { <-few }()
+			case <-ctx.Done():
+				return
+			}
 			c := s.count(ctx, name, "stored messages", source.Backlog)
 			set(name, func(a *answer) { a.stored = c })
 		})
 	}
 	asking.Wait()
-	s.asked, s.answers = time.Now(), answers
-	return s.sources, answers
+	s.of, s.asked, s.answers = sources, time.Now(), answers
+	return *sources, answers
 }
 
 // count asks for a number. An outage needs no words: prism_backend_up tells.

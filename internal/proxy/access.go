@@ -61,15 +61,19 @@ func (s *Server) admit(ctx context.Context, method string, c *inflight) (context
 		return ctx, &auth.DeniedError{Operation: auth.Operation(method), Detail: "the method is in no table of operations"}
 	}
 	var err error
-	c.op, c.by = op, s.serving.Load().authenticator
-	if c.admitted, err = s.caller(ctx, c.by); err != nil {
+	authenticator := s.serving.Load().authenticator
+	if c.admitted, err = s.caller(ctx, authenticator); err != nil {
 		return ctx, err
+	}
+	if c.op = op; !c.accepted(ctx, authenticator) { // a ticket, which may be older
+		return ctx, errRevoked
 	}
 	return context.WithValue(auth.NewContext(ctx, c.caller), inflightKey{}, c), nil
 }
 
-// admitted is a caller, and what proved who they are.
+// admitted is a caller, who found out, and from what.
 type admitted struct {
+	by     *auth.Authenticator
 	caller auth.Caller
 	shown  auth.Credentials
 }
@@ -96,7 +100,7 @@ func (s *Server) caller(ctx context.Context, authenticator *auth.Authenticator) 
 func authenticate(
 	ctx context.Context, authenticator *auth.Authenticator, authorization []string, shown auth.Credentials,
 ) (a admitted, err error) {
-	a.shown = shown
+	a.by, a.shown = authenticator, shown
 	if a.shown.Bearer, err = auth.ParseBearer(authorization...); err != nil {
 		return admitted{}, err
 	}

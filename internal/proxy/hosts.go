@@ -14,7 +14,15 @@ import (
 // checkHost refuses what a browser sends to this machine's own address under a name of somebody else's: a page can have the name
 // of its own site lead here, and is of the same origin then. Where callers are asked who they are such a page shows nothing.
 func (g *gateway) checkHost(r *http.Request) error {
-	if g.server.serving.Load().authenticator != nil || !reachedLocally(r) || g.isOurs(r.Host) {
+	if g.server.serving.Load().authenticator != nil {
+		return nil
+	}
+	return g.checkName(r)
+}
+
+// checkName is checkHost whether callers are asked who they are or not.
+func (g *gateway) checkName(r *http.Request) error {
+	if !reachedLocally(r) || g.isOurs(r.Host) {
 		return nil
 	}
 	return status.Errorf(codes.PermissionDenied, "this server is not called %s: ask for localhost or for an address, or add the "+

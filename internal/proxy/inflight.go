@@ -8,15 +8,16 @@ import (
 	"github.com/prism-data-layer/prism/internal/auth"
 )
 
-// inflight is one call of the service, for what must know of it while it lasts. Only its own goroutine enters a namespace.
+// inflight is one call of the service, for what must know of it while it lasts.
 type inflight struct {
 	admitted
 
-	by      *auth.Authenticator // who admitted it
 	op      auth.Operation
 	endless bool                    // a stream without an end of its own
 	cancel  context.CancelCauseFunc // of a stream
 
+	mu     sync.Mutex
+	over   bool
 	in     *drainer // of the namespace that it has entered
 	forget func() bool
 }
@@ -29,9 +30,14 @@ func callOf(ctx context.Context) *inflight {
 	return c
 }
 
-// enter counts the call in a namespace, once, until it leaves.
+// enter counts the call in a namespace, once, until it leaves. A goroutine of a stream may come when the stream has ended.
 func (c *inflight) enter(in *drainer) error {
-	if c.in != nil {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.over:
+		return context.Canceled
+	case c.in != nil:
 		return nil
 	}
 	if err := in.begin(c.endless); err != nil {
@@ -45,6 +51,9 @@ func (c *inflight) enter(in *drainer) error {
 }
 
 func (c *inflight) leave() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.over = true
 	if c.forget != nil {
 		c.forget()
 	}
@@ -90,15 +99,20 @@ func (s *calls) recheck(ctx context.Context, authenticator *auth.Authenticator) 
 }
 
 func (c *inflight) recheck(ctx context.Context, authenticator *auth.Authenticator) {
-	if c.by == authenticator {
-		return
+	if !c.accepted(ctx, authenticator) {
+		c.cancel(errRevoked)
+	}
+}
+
+// accepted tells whether another authenticator finds the same caller.
+func (a *admitted) accepted(ctx context.Context, authenticator *auth.Authenticator) bool {
+	if a.by == authenticator {
+		return true
 	}
 	var now auth.Caller
 	var err error
 	if authenticator != nil {
-		now, err = authenticator.Authenticate(ctx, c.shown)
+		now, err = authenticator.Authenticate(ctx, a.shown)
 	}
-	if err != nil || !reflect.DeepEqual(now, c.caller) {
-		c.cancel(errRevoked)
-	}
+	return err == nil && reflect.DeepEqual(now, a.caller)
 }

@@ -2,21 +2,24 @@ package proxy
 
 import (
 	"context"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/tap"
 )
 
 // A call begins with its headers. Until its request follows it holds a goroutine, and nobody has been asked yet who is calling. A
 // few such calls may wait for as long as they like, which costs a call that sends both at once nothing; beyond, they have a
-// deadline, and beyond that new ones are refused.
+// deadline, and beyond that new ones are refused: first on the connection that has most of them, so that it locks nobody out.
 const (
 	parkedFree = 200
+	parkedEach = 500 // of one connection, of those with a deadline
 	parkedMost = 10_000
 )
 
@@ -29,24 +32,42 @@ type parked struct {
 	calls   atomic.Int64
 	public  atomic.Int64 // streams that need no credentials, whether they wait or not
 	pool    sync.Pool    // of *arrival
+	conns   sync.Map     // net.Addr, a pointer that a connection has for itself -> *atomic.Int64, of calls with a deadline
 }
 
 // tap is asked for each call when its headers have arrived, on the goroutine that reads from the connection.
 func (p *parked) tap(ctx context.Context, _ *tap.Info) (context.Context, error) {
-	switch n := p.calls.Load(); {
-	case n < parkedFree:
+	n := p.calls.Load()
+	if n < parkedFree {
 		return ctx, nil
-	case n >= parkedMost:
-		return ctx, status.Errorf(codes.ResourceExhausted,
-			"%d calls have sent headers and no request, at most %d may; try again", n, parkedMost)
+	}
+	from, ok := peer.FromContext(ctx)
+	if !ok || fromMemory(from.Addr) { // the gateway sends both at once
+		return ctx, nil
+	}
+	entry, _ := p.conns.LoadOrStore(from.Addr, new(atomic.Int64))
+	own := entry.(*atomic.Int64)
+	if of := own.Add(1); of > parkedEach || n >= parkedMost {
+		p.unpark(from.Addr, own)
+		return ctx, status.Errorf(codes.ResourceExhausted, "calls have sent headers and no request: %d of this connection, of which "+
+			"%d may, %d of all, of which %d may; try again", of-1, parkedEach, n, parkedMost)
 	}
 	held, cancel := context.WithCancel(ctx)
 	d := &dated{Context: held}
+	d.settle = sync.OnceFunc(func() { p.unpark(from.Addr, own) })
+	context.AfterFunc(held, d.settle)
 	d.timer = time.AfterFunc(p.timeout, func() {
 		d.late.Store(true)
 		cancel()
 	})
 	return context.WithValue(d, datedKey{}, d), nil
+}
+
+// unpark counts a call of a connection out.
+func (p *parked) unpark(at net.Addr, own *atomic.Int64) {
+	if own.Add(-1) == 0 {
+		p.conns.CompareAndDelete(at, own) // who has it still counts on a number that nobody finds: a few calls too many
+	}
 }
 
 type datedKey struct{}
@@ -55,8 +76,9 @@ type datedKey struct{}
 type dated struct {
 	context.Context
 
-	timer *time.Timer
-	late  atomic.Bool
+	timer  *time.Timer
+	late   atomic.Bool
+	settle func()
 }
 
 // Err implements context.Context.
@@ -71,6 +93,7 @@ func (d *dated) Err() error {
 func arrived(ctx context.Context) {
 	if d, ok := ctx.Value(datedKey{}).(*dated); ok {
 		d.timer.Stop()
+		d.settle()
 	}
 }
 

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"time"
@@ -131,8 +132,10 @@ func (s *Server) pingSlot(
 	if err == nil {
 		return slotState{Type: silent.Type, Status: stateOK}
 	}
-	s.sparing.write(ctx, slog.LevelWarn, kindName{"not ready", namespace + "/" + slot.Name}, "not ready",
-		slog.String("namespace", namespace), slog.String("slot", slot.Name), slog.String("type", silent.Type), slog.Any("error", err))
+	if !errors.Is(context.Cause(ctx), context.Canceled) { // who asked is still there
+		s.sparing.write(ctx, slog.LevelWarn, kindName{"not ready", ""}, "not ready",
+			slog.String("namespace", namespace), slog.String("slot", slot.Name), slog.String("type", silent.Type), slog.Any("error", err))
+	}
 	state := slotState{Type: silent.Type, Status: stateUnavailable, Error: clean(err.Error())}
 	switch {
 	case faulty:

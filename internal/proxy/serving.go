@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -33,7 +34,8 @@ type served struct {
 }
 
 // errMoved ends a stream that its namespace does not wait for any longer.
-var errMoved = status.Error(codes.Unavailable, "the namespace is being changed; open the stream again")
+var errMoved = status.Error(codes.Unavailable,
+	"the namespace is being changed; open the stream again, and repeat a multicast under its idempotency key")
 
 // newServing returns what is to be served from now on. Of what was served before, a namespace with the same coordinator and the
 // same policy keeps its streams.
@@ -84,25 +86,27 @@ func (n *serving) sources() map[string]metrics.Source {
 // Reconfigure serves other namespaces from now on, and asks another authenticator, which may be nil, who is calling. What is
 // wrong with them changes nothing. A namespace that comes with the coordinator and the policy that it had keeps its calls and
 // streams, whatever else of it is new. In one that is gone, or has another coordinator or policy, calls finish, and streams are
-// told to be opened again, as when the server drains; streams whose credentials are not accepted any more are ended. It returns
-// when no call uses a coordinator that it was not given; when ctx ends, the streams that do are cut off, and it goes on waiting
-// for the calls. It must not be called concurrently. While the server drains it fails.
-func (s *Server) Reconfigure(ctx context.Context, namespaces []Namespace, authenticator *auth.Authenticator) error {
+// told to be opened again, as when the server drains; streams whose credentials are not accepted any more are ended. It waits
+// for them until ctx ends; then what is left of the streams is cut off. The channel is closed when no call uses a coordinator that
+// Reconfigure was not given. It must not be called concurrently. While the server drains it fails.
+func (s *Server) Reconfigure(
+	ctx context.Context, namespaces []Namespace, authenticator *auth.Authenticator,
+) (left <-chan struct{}, err error) {
 	select {
 	case <-s.drain.leaving:
-		return errLeft
+		return nil, errLeft
 	default:
 	}
 	before := s.serving.Load()
 	for _, n := range namespaces {
 		if need := messageBytes(n); need > s.maxMessage {
-			return fmt.Errorf("namespace %q: max_payload is %d bytes, and this server takes messages for %d at most since its start: "+
-				"restart it", n.Coordinator.Config().Namespace, n.Coordinator.Config().MaxPayload, s.maxMessage-messageOverhead)
+			return nil, fmt.Errorf("namespace %q: max_payload is %d bytes, and this server takes messages for %d at most since its "+
+				"start: restart it", n.Coordinator.Config().Namespace, n.Coordinator.Config().MaxPayload, s.maxMessage-messageOverhead)
 		}
 	}
 	now, err := s.newServing(namespaces, authenticator, before)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var leaving []*drainer
 	for name, n := range before.namespaces {
@@ -122,13 +126,20 @@ func (s *Server) Reconfigure(ctx context.Context, namespaces []Namespace, authen
 		select {
 		case <-d.empty:
 		case <-ctx.Done():
+			s.log.LogAttrs(ctx, slog.LevelWarn, "streams of a namespace that was changed or removed are cut off")
 			d.cut()
-			<-d.empty
 		}
-		s.drain.forget(d)
 	}
 	s.metrics.Forget(slices.Collect(maps.Keys(now.namespaces)))
-	return nil
+	gone := make(chan struct{})
+	s.streams.Go(func() { // as long as those whose calls it waits for
+		defer close(gone)
+		for _, d := range leaving {
+			<-d.empty
+			s.drain.forget(d)
+		}
+	})
+	return gone, nil
 }
 
 // Reloaded notes in the metrics that a configuration was loaded, and whether it could be used.

@@ -89,7 +89,7 @@ func newServer(t *testing.T) *server {
 	logger := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelError}))
 	go func() {
 		ended <- app.Run(ctx, cfg, logger, func(a app.Addresses) { ready <- a }, app.WithReload(app.Reload{
-			Load: func() (app.Config, error) { return app.Load(s.file) }, Now: s.reload,
+			File: s.file, Parse: func(src []byte) (app.Config, error) { return app.Parse(s.file, src) }, Now: s.reload,
 		}))
 	}()
 	t.Cleanup(func() {

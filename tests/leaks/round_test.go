@@ -117,8 +117,8 @@ func (s *server) send(ctx context.Context, t *testing.T, number int) {
 		err := errors.New("not tried")
 		for try := 0; err != nil && try < 5; try++ { // a busy machine may need more time to look the targets up
 			result, err = c.Multicast(ctx, client.MulticastRequest{
-				Filter: map[string]any{"group": i, "round": number}, Payload: []byte("hello"), Timeout: 150 * time.Millisecond,
-				IdempotencyKey: fmt.Sprintf("%d-%d", number, i),
+				Filter: map[string]any{"group": i, "round": number}, Payload: []byte("hello"), Timeout: 150 * time.Millisecond << try,
+				IdempotencyKey: fmt.Sprintf("%d-%d-%d", number, i, try),
 			})
 		}
 		if err != nil || result.TargetCount != each {

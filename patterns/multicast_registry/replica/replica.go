@@ -25,6 +25,8 @@ const (
 	// firstRetry and lastRetry bound the waits before the feed is opened again.
 	firstRetry = 20 * time.Millisecond
 	lastRetry  = time.Second
+	// sayAgain is between two lines of the log about the same.
+	sayAgain = time.Minute
 	// clockEvery is how often the backend's clock is read.
 	clockEvery = 10 * time.Second
 	// sizeEvery is how many changes are applied between two looks at the size.
@@ -121,13 +123,17 @@ func (r *Registry) Run(ctx context.Context) error {
 	defer clock.Wait()
 	clock.Go(func() { r.readClock(ctx) })
 	var after multicastregistry.Position
+	var said time.Time // that it cannot be followed
 	for retry := firstRetry; ctx.Err() == nil && !r.native.Load(); retry = min(2*retry, lastRetry) {
 		began := time.Now()
 		var err error
 		if after, err = r.follow(ctx, after); err == nil || ctx.Err() != nil {
 			continue
 		}
-		r.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "the registry's changes cannot be followed", slog.Any("error", err))
+		if time.Since(said) >= sayAgain {
+			said = time.Now()
+			r.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "the registry's changes cannot be followed", slog.Any("error", err))
+		}
 		r.update(func() { r.failure = err })
 		if time.Since(began) > lastRetry {
 			retry = firstRetry
