@@ -87,8 +87,8 @@ func (n *serving) sources() map[string]metrics.Source {
 // wrong with them changes nothing. A namespace that comes with the coordinator and the policy that it had keeps its calls and
 // streams, whatever else of it is new. In one that is gone, or has another coordinator or policy, calls finish, and streams are
 // told to be opened again, as when the server drains; streams whose credentials are not accepted any more are ended. It waits
-// for them until ctx ends; then what is left of the streams is cut off. The channel is closed when no call uses a coordinator that
-// Reconfigure was not given. It must not be called concurrently. While the server drains it fails.
+// for them until ctx ends; then what is left of the streams is cut off. The channel is closed when no call uses a coordinator
+// that Reconfigure was not given. It must not be called concurrently. While the server drains it fails.
 func (s *Server) Reconfigure(
 	ctx context.Context, namespaces []Namespace, authenticator *auth.Authenticator,
 ) (left <-chan struct{}, err error) {
