@@ -26,7 +26,7 @@
 //	{prism:presence}:q:<topic>   stream   the messages of a topic, each with its id i and frame f (see encodeFrame)
 //	{prism:presence}:t:<topic>   hash     the state of a topic: its messages by id, how many, who holds it: see lua/queue.lua
 //	{prism:presence}:c:<lease>   hash     the lease of a process, and how many notices were published for it
-//	{prism:presence}:d:<slice>   hash     how many messages of a slice of time are stored: see lua/queue.lua
+//	{prism:presence}:d:<age>     hash     how many messages are stored, by slices of time: see lua/queue.lua
 //	{prism:presence}:m:<id>      hash     the record of a multicast: see lua/record.lua
 //	{prism:presence}:s:<id>      hash     its settlements: see lua/settle.lua
 //	{prism:presence}:k:<key>     string   the id of the record that has an idempotency key
@@ -65,7 +65,7 @@
 // A Redis user needs "~{prism:*" with +ping, +hello, +info, +client|setname, +eval, +evalsha, +eval_ro, +evalsha_ro, +time,
 // +hget, +hmget, +hset, +hincrby, +zadd, +zrem, +zscore, +zmscore, +zscan, +zcount, +zrange, +xadd, +xread, +del, +pexpireat,
 // +persist;
-// for durability also +exists, +pexpire, +pttl, +hdel, +hgetall, +xrange, +xdel, +xlen, +get, +set, +zcard, +zpopmin and
+// for durability also +exists, +pexpire, +pttl, +hdel, +hgetall, +xrange, +xdel, +xlen, +xtrim, +get, +set, +zcard, +zpopmin and
 // +zrevrangebylex; with "&prism*", "&{prism:*" and the pub/sub commands for messaging and durability; and with +cluster|slots,
 // +cluster|shards and +role on a Cluster or behind Sentinels. A script without one of its rights changes nothing. +info is for
 // change feeds, see above, and scans.

@@ -166,9 +166,10 @@ func OpenDurability(ctx context.Context, conn *Conn, cfg DurabilityConfig) (*Dur
 		ctx: running, stop: stop, consumers: make(map[uint64]*consumer), standby: make(map[string][]*hold),
 		freed: make(map[string]bool),
 	}
-	d.keys = []string{d.tag + ":q:", d.tag + ":t:", d.tag + ":c:", d.tag + ":d:"}
 	maxAge := max(d.cfg.MaxAge.Milliseconds(), 1)
-	d.head = []string{strconv.FormatInt(maxAge, 10), strconv.FormatInt(2*maxAge+keepIdle.Milliseconds(), 10), "PUBLISH"}
+	age := strconv.FormatInt(maxAge, 10)
+	d.keys = []string{d.tag + ":q:", d.tag + ":t:", d.tag + ":c:", d.tag + ":d:" + age}
+	d.head = []string{age, strconv.FormatInt(2*maxAge+keepIdle.Milliseconds(), 10), "PUBLISH"}
 	if conn.write.Mode() == rueidis.ClientModeCluster {
 		d.lane, d.head[2] = newLane(running, conn, d.tag), "SPUBLISH"
 	} else {

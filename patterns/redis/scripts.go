@@ -47,8 +47,6 @@ var (
 	leaseSource string
 	//go:embed lua/stored.lua
 	storedSource string
-	//go:embed lua/depth.lua
-	depthSource string
 	//go:embed lua/record.lua
 	recordSource string
 	//go:embed lua/settle.lua
@@ -70,7 +68,6 @@ var (
 	storedScript  = newReadingScript(storedSource)
 	settleScript  = newScript(settleSource)
 	purgeQueue    = rueidis.NewLuaScript(below(purgeSource, queueSource))
-	depthScript   = rueidis.NewLuaScriptReadOnly(depthSource)
 	leaseScript   = rueidis.NewLuaScript(leaseSource)
 	recordScript  = rueidis.NewLuaScript(recordSource)
 )

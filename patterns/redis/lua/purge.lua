@@ -6,7 +6,7 @@
 --
 -- Returns how many messages that were.
 
-local no = refused() or may('HGETALL', states .. 'x')
+local no = refused() or may('XTRIM', streams .. 'x', 'MINID', '=', '1-0')
 if no then
 	return no
 end
@@ -14,11 +14,18 @@ local q = load(ARGV[4])
 local n = q.n
 q.dropped = 0
 if n > 0 then
-	local fields = redis.call('HGETALL', q.state)
-	for i = 1, #fields, 2 do
-		if string.sub(fields[i], 1, 1) == 'm' then
-			count(string.match(fields[i + 1], '^%d+'), -1)
+	-- Redis counts what it trims: a call for each slice that the queue reaches over, not a step for each message.
+	local first = redis.call('XRANGE', q.stream, '-', '+', 'COUNT', 1)[1]
+	if first then
+		local last, left = tonumber(string.match(q.last, '^%d+')), q.n
+		-- Entries may be ahead of the clock: they have the time of the last one.
+		for slice = math.floor(string.match(first[1], '^%d+') / width), math.floor(math.min(last, at) / width) - 1 do
+			local ends = (slice + 1) * width
+			local gone = redis.call('XTRIM', q.stream, 'MINID', '=', string.format('%.0f-0', ends))
+			count(ends - 1, -gone)
+			left = left - gone
 		end
+		count(last, -left)
 	end
 	settle()
 end

@@ -4,7 +4,7 @@
 -- KEYS  1 {prism:<namespace>}:q:  before a topic: its stream, of entries with i, the message's id, and f, its frame
 --       2 {prism:<namespace>}:t:  before a topic: its state, see below
 --       3 {prism:<namespace>}:c:  before a process: its lease
---       4 {prism:<namespace>}:d:  before "<width>:<number>": a slice of the depth, see below
+--       4 {prism:<namespace>}:d:<maxage>  the depth, see below
 -- ARGV  1 maxage   how long a message is stored, in ms
 --       2 keep     how long a state is kept that nobody touches, in ms
 --       3 publish  "PUBLISH" or "SPUBLISH"
@@ -14,13 +14,15 @@
 -- given, w says that somebody stands by for the topic. It is there while it says anything. A stream is there while it has
 -- entries. A holder is "<process>/<session>/<consumer>.<claim>"; it counts while the lease "<process>/<session>" exists.
 --
--- The depth is how many messages are stored in all queues, in slices by the time of their entries, each a 256th of maxage wide: a
--- hash with n, those of that time which were neither removed nor purged. Nobody counts off what becomes too old: its slice does,
--- as a whole, and expires by itself. A slice that was lost, or counts what was evicted, is wrong for no longer than maxage.
+-- The depth is how many messages are stored in all queues: a hash of slices by the time of their entries, each a 256th of maxage
+-- wide. The field of a slice, its number since the epoch, counts those of that time which were neither removed nor purged; it is
+-- there while they are more than 0. Nobody counts off what becomes too old: its slice does not count any more, as a whole, and is
+-- removed when another one begins, once in 8 widths. The hash expires up to 9 widths after its youngest message. A slice that was
+-- lost, or counts what was evicted, is wrong for no longer than maxage. With another maxage the depth begins anew.
 --
 -- A script checks before its first write that the user may run all of its commands, because Redis undoes nothing.
 
-local streams, states, leases, slices = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local streams, states, leases, depth = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 
 local time = redis.call('TIME')
 local at = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -40,8 +42,8 @@ local function refused()
 	local stream, state, lease = streams .. 'x', states .. 'x', leases .. 'x'
 	return may('HMGET', state, 'h') or may('HSET', state, 'h', '') or may('HDEL', state, 'h') or may('PEXPIRE', state, '1')
 		or may('DEL', stream, state) or may('XADD', stream, '1-0', 'i', '') or may('XRANGE', stream, '-', '+')
-		or may('XDEL', stream, '1-0') or may('XLEN', stream) or may('EXISTS', lease) or may('HINCRBY', slices .. 'x', 'n', '1')
-		or may(ARGV[3], string.sub(leases, 1, -4) .. ':free', '')
+		or may('XDEL', stream, '1-0') or may('XLEN', stream) or may('EXISTS', lease) or may('HINCRBY', depth, '0', '1')
+		or may('HGETALL', depth) or may('PTTL', depth) or may(ARGV[3], string.sub(leases, 1, -4) .. ':free', '')
 end
 
 -- before tells whether an entry comes before another one.
@@ -61,16 +63,34 @@ local function count(ms, n)
 	changed[slice] = (changed[slice] or 0) + n
 end
 
+-- forget removes the fields of slices that are too old.
+local function forget()
+	local fields, old = redis.call('HGETALL', depth), {}
+	local first = math.floor(oldest / width)
+	for i = 1, math.min(#fields, 1000), 2 do
+		if (tonumber(fields[i]) or 0) < first then
+			table.insert(old, fields[i])
+		end
+	end
+	if #old > 0 then
+		redis.call('HDEL', depth, unpack(old))
+	end
+end
+
 -- settle writes what was counted.
 local function settle()
 	for slice, n in pairs(changed) do
 		if n ~= 0 then
-			local key = string.format('%s%.0f:%.0f', slices, width, slice)
-			local now = redis.call('HINCRBY', key, 'n', n)
+			local field = string.format('%.0f', slice)
+			local now = redis.call('HINCRBY', depth, field, n)
 			if now <= 0 then
-				redis.call('DEL', key)
+				redis.call('HDEL', depth, field)
 			elseif now == n then
-				redis.call('PEXPIRE', key, string.format('%.0f', math.max((slice + 1) * width + ARGV[1] - at, 1)))
+				local left = (slice + 1) * width + ARGV[1] - at
+				if redis.call('PTTL', depth) < left then
+					forget()
+					redis.call('PEXPIRE', depth, string.format('%.0f', left + 8 * width))
+				end
 			end
 		end
 	end
