@@ -161,6 +161,7 @@ lint: lint-go lint-proto lint-mod ## golangci-lint, go vet, buf lint and format,
 lint-go:
 	$(LINT) run ./...
 	go vet ./...
+	GOARCH=386 go build ./client
 lint-proto:
 	$(BUF) lint
 	$(BUF) format --diff --exit-code

@@ -4,7 +4,7 @@ package multicastregistry
 // "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", and nothing for what is none. What is in it is for others to
 // read.
 func TraceParent(text string) string {
-	const dashes = 1<<2 | 1<<35 | 1<<52
+	const dashes uint64 = 1<<2 | 1<<35 | 1<<52
 	if len(text) != 55 || text[:2] == "ff" {
 		return ""
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,7 +19,7 @@ import (
 // Defaults of Config.
 const (
 	DefaultMaxStaleness = 5 * time.Second
-	DefaultMaxBytes     = 2 << 30
+	DefaultMaxBytes     = min(2<<30, math.MaxInt) // of 32 bits, there
 )
 
 const (
