@@ -63,17 +63,23 @@ func (received) Keys() []string { return nil }
 
 // call calls the handler with a message, in a span if there is a tracer.
 func (m *membership) call(ctx context.Context, message Message) error {
+	joined := trace.SpanContextFromContext(ctx)
 	ctx = message.Context(ctx)
 	if m.c.tracer == nil {
 		return m.handle(ctx, message)
 	}
-	ctx, span := m.c.tracer.Start(ctx, "receive "+m.c.namespace, trace.WithSpanKind(trace.SpanKindConsumer),
-		trace.WithAttributes(
+	options := []trace.SpanStartOption{
+		trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(
 			semconv.MessagingSystemKey.String("prism"), semconv.MessagingOperationTypeProcess,
 			semconv.MessagingOperationName("receive"), semconv.MessagingDestinationName(m.c.namespace),
 			semconv.MessagingMessageID(message.ID), semconv.MessagingMessageBodySize(len(message.Payload)),
 			identityKey.String(message.Identity), redeliveredKey.Bool(message.Redelivered),
-		))
+		),
+	}
+	if trace.SpanContextFromContext(ctx).Equal(joined) { // the message is in no trace, and Join's is not its
+		options = append(options, trace.WithNewRoot())
+	}
+	ctx, span := m.c.tracer.Start(ctx, "receive "+m.c.namespace, options...)
 	defer span.End()
 	err := m.handle(ctx, message)
 	if err != nil {

@@ -19,7 +19,8 @@ import (
 func TestTracing(t *testing.T) {
 	recorder := tracetest.NewSpanRecorder()
 	provider := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(recorder))
-	c := dial(t, serve(t, "127.0.0.1:0").addr, client.WithTracing(provider))
+	addr := serve(t, "127.0.0.1:0").addr
+	c := dial(t, addr, client.WithTracing(provider))
 	ctx, root := provider.Tracer("test").Start(t.Context(), "root")
 	ended := func(name string, status codes.Code) (found sdktrace.ReadOnlySpan) {
 		t.Helper()
@@ -69,13 +70,17 @@ func TestTracing(t *testing.T) {
 		break
 	}
 
-	joined, handled := make(chan struct{}), make(chan struct{})
-	life, leave := context.WithCancel(t.Context())
+	joined, handled, alone := make(chan struct{}), make(chan struct{}), make(chan trace.TraceID, 1)
+	life, leave := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() {
 		first := true
 		done <- c.Join(life, client.Registration{ID: "c"}, func(ctx context.Context, m client.Message) error {
 			within := trace.SpanContextFromContext(ctx)
+			if m.TraceParent == "" {
+				alone <- within.TraceID()
+				return nil
+			}
 			remote := trace.SpanContextFromContext(m.Context(t.Context())) //nolint:contextcheck // one that is nowhere yet
 			if within.TraceID() != root.SpanContext().TraceID() || !remote.IsRemote() || remote.TraceID() != within.TraceID() {
 				t.Errorf("the handler is at %+v, the message at %+v", within, remote)
@@ -98,6 +103,12 @@ func TestTracing(t *testing.T) {
 		}
 	}
 	<-handled
+	if _, err := dial(t, addr).Multicast(t.Context(), client.MulticastRequest{Delivery: client.AtMostOnce}); err != nil {
+		t.Fatal(err)
+	}
+	if id := <-alone; !id.IsValid() || id == root.SpanContext().TraceID() {
+		t.Errorf("a message that is in no trace is handled in %s, which is Join's", id)
+	}
 	if s := ended("receive default", codes.Error); s.SpanKind() != trace.SpanKindConsumer || s.Status().Description != "not \uFFFD yet" {
 		t.Errorf("%v: %q", s.SpanKind(), s.Status().Description)
 	}

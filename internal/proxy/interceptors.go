@@ -55,7 +55,7 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	arrived(ctx)
 	ctx, id := withRequestID(ctx)
 	_ = grpc.SetHeader(ctx, metadata.Pairs(requestIDHeader, id)) // fails only when the call has ended already
-	ctx, span := s.traced(ctx, info.FullMethod)
+	var span *callSpan                                           // of those who are admitted: others do not decide what is recorded
 	rpc := s.metrics.Begin(info.FullMethod)
 	defer func() { ended(rpc, span, err); span.end(req, resp, err) }()
 	defer func() { err = s.failed(ctx, info.FullMethod, err) }()
@@ -72,6 +72,7 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	if ctx, err = s.admit(ctx, info.FullMethod, &c); err != nil {
 		return nil, err
 	}
+	ctx, span = s.traced(ctx, info.FullMethod)
 	if err := s.drain.begin(false); err != nil {
 		return nil, err
 	}
@@ -86,8 +87,8 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
 	ctx, id := withRequestID(stream.Context())
 	_ = stream.SetHeader(metadata.Pairs(requestIDHeader, id)) // see unary
-	ctx, span := s.traced(ctx, info.FullMethod)
-	metered := &meteredStream{ServerStream: span.follow(stream, endless(info)), parked: &s.parked}
+	var span *callSpan                                        // see unary
+	metered := &meteredStream{ServerStream: stream, parked: &s.parked}
 	rpc := s.metrics.Begin(info.FullMethod)
 	defer func() { ended(rpc, span, err); span.end(metered, nil, err) }()
 	defer func() { err = s.failed(ctx, info.FullMethod, err) }()
@@ -107,6 +108,8 @@ func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 	if ctx, err = s.admit(ctx, info.FullMethod, &c); err != nil {
 		return err
 	}
+	ctx, span = s.traced(ctx, info.FullMethod)
+	metered.ServerStream = span.follow(stream, c.endless)
 	ctx, cancel := untilExpiry(ctx)
 	defer cancel()
 	ctx, c.cancel = context.WithCancelCause(ctx)

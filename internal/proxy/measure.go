@@ -68,6 +68,9 @@ func namespaceOf(request any) (name string, ok bool) {
 	case *patternpb.MulticastStreamRequest:
 		name = r.GetRequest().GetNamespace()
 	case *patternpb.SubscribeRequest:
+		if r.GetAttach() == nil { // of the others, none names one
+			return "", false
+		}
 		name = r.GetAttach().GetNamespace()
 	case interface{ GetNamespace() string }:
 		name = r.GetNamespace()

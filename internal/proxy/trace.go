@@ -22,7 +22,7 @@ import (
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
 )
 
-// How calls are traced. Each call of the service is one span, which goes on from the caller's traceparent, whether that came by
+// How calls are traced. Each call of the service that is admitted is one span, which goes on from the caller's traceparent, whether that came by
 // gRPC or, through the gateway, by HTTP. The span of a stream without an end of its own, Subscribe or Watch, ends with the
 // first answer: what comes later is in the traces of those who send it.
 
@@ -31,6 +31,9 @@ const (
 	traceParentHeader = "traceparent"
 	traceStateHeader  = "tracestate"
 )
+
+// maxTraceState is the longest tracestate that is kept, in bytes: what W3C Trace Context asks for.
+const maxTraceState = 512
 
 // Attributes of calls that are Prism's own. Whatever a caller sent is checked, or cut, before it is one.
 const (
@@ -50,13 +53,14 @@ var propagator propagation.TraceContext
 
 // callSpan is the span of a call. A nil one is of a call that is not traced.
 type callSpan struct {
-	server *Server
-	span   trace.Span
+	server  *Server
+	span    trace.Span
+	counted bool // of an EnumerateStream
 }
 
-// traced begins the span of a call.
+// traced begins the span of a call that is admitted.
 func (s *Server) traced(ctx context.Context, method string) (context.Context, *callSpan) {
-	if s.cfg.Tracer == nil || public(method) {
+	if s.cfg.Tracer == nil {
 		return ctx, nil
 	}
 	name, api := method[1:], "grpc"
@@ -75,10 +79,11 @@ type incoming struct{ ctx context.Context }
 
 // Get implements propagation.TextMapCarrier.
 func (c incoming) Get(key string) string {
-	if values := metadata.ValueFromIncomingContext(c.ctx, key); len(values) == 1 {
-		return values[0]
+	values := metadata.ValueFromIncomingContext(c.ctx, key)
+	if len(values) != 1 || key == traceStateHeader && len(values[0]) > maxTraceState {
+		return ""
 	}
-	return ""
+	return values[0]
 }
 
 // Set implements propagation.TextMapCarrier. Nothing is written there.
@@ -146,6 +151,11 @@ func (c *callSpan) answer(response any) {
 		if r != nil {
 			c.span.SetAttributes(matchedKey.Int64(int64(r.GetTotalCount())))
 		}
+	case *patternpb.EnumerateStreamResponse:
+		if !c.counted { // the first part has the counts
+			c.counted = true
+			c.answer(r.GetPage())
+		}
 	}
 }
 
@@ -162,15 +172,19 @@ type followedStream struct {
 
 	span    *callSpan
 	endless bool
+	noted   bool // what it is about
 }
 
 // RecvMsg implements grpc.ServerStream.
 func (f *followedStream) RecvMsg(msg any) error {
 	err := f.ServerStream.RecvMsg(msg)
-	if err == nil && f.span.span.IsRecording() {
+	if err != nil || f.noted || !f.span.span.IsRecording() {
+		return err
+	}
+	if _, f.noted = namespaceOf(msg); f.noted {
 		f.span.about(msg)
 	}
-	return err
+	return nil
 }
 
 // SendMsg implements grpc.ServerStream.
@@ -198,10 +212,15 @@ func (c *callSpan) traceID() string {
 	return c.span.SpanContext().TraceID().String()
 }
 
-// traceParent is where a call is in its trace: in its span, or, on a server that traces nothing, where the caller is.
+// traceParent is where a call is in its trace: in its span, or, on a server that traces nothing, where the caller is. A call
+// that nobody records, and whose caller names no trace, is nowhere.
 func (s *Server) traceParent(ctx context.Context) string {
+	callers := incoming{ctx}.Get(traceParentHeader)
 	if s.cfg.Tracer == nil {
-		return incoming{ctx}.Get(traceParentHeader)
+		return callers
+	}
+	if !trace.SpanContextFromContext(ctx).IsSampled() && multicastregistry.TraceParent(callers) == "" {
+		return ""
 	}
 	var at parent
 	propagator.Inject(ctx, &at)

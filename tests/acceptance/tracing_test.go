@@ -261,7 +261,7 @@ func TestNotRecorded(t *testing.T) {
 	t.Parallel()
 	const nobodys, callers = "a trace of its own", "the caller's"
 	for _, row := range []struct{ name, tracing, caller, want string }{
-		{nobodys, "sample_ratio: 0", "", "-00"},
+		{nobodys, "sample_ratio: 0", "", ""},
 		{callers, "sample_ratio: 1", notRecorded, "-00"},
 		{"on a server that traces nothing", "", recorded, recorded},
 		{"with a header that is none", "", "00-xyz", ""},
