@@ -123,17 +123,18 @@ func TestTracingOptions(t *testing.T) {
 		t.Errorf("shown is\n%s", shown)
 	}
 	for given, want := range map[string]string{
-		"tracing: on":                               "f:1:10: tracing: expected a mapping, got",
-		"tracing: {endpint: x}":                     "f:1:11: unknown key tracing.endpint; did you mean endpoint?",
-		"tracing: {endpoint: 'collector:4318'}":     "tracing.endpoint: must be a URL such as http://127.0.0.1:4318",
-		"tracing: {endpoint: 'http://u:p@c'}":       "tracing.endpoint: must be a URL",
-		"tracing: {sample_ratio: 1.5}":              "tracing.sample_ratio: 1.5 is out of range; legal values: 0 to 1",
-		"tracing: {sample_ratio: .nan}":             "tracing.sample_ratio: ",
-		"tracing: {sample_ratio: all}":              "tracing.sample_ratio: expected a number from 0 to 1, got \"all\"",
-		"tracing: {headers: {'a b': c}}":            "tracing.headers: \"a b\" is not a name of a header",
-		"tracing: {headers: {a: \"s3cret\\r\\n\"}}": "tracing.headers.a: has characters that no header can have",
-		"tracing: {headers: {a: [s3cret]}}":         "tracing.headers.a: expected text",
-		"tracing: {headers: {a: b, A: c}}":          "tracing.headers: A is given twice",
+		"tracing: on":                                "f:1:10: tracing: expected a mapping, got",
+		"tracing: {endpint: x}":                      "f:1:11: unknown key tracing.endpint; did you mean endpoint?",
+		"tracing: {endpoint: 'collector:4318'}":      "tracing.endpoint: must be a URL such as http://127.0.0.1:4318",
+		"tracing: {endpoint: 'http://u:p@c'}":        "tracing.endpoint: must be a URL",
+		"tracing: {endpoint: 'http://c/v1/traces/'}": "tracing.endpoint: must be without /v1/traces, which is added",
+		"tracing: {sample_ratio: 1.5}":               "tracing.sample_ratio: 1.5 is out of range; legal values: 0 to 1",
+		"tracing: {sample_ratio: .nan}":              "tracing.sample_ratio: ",
+		"tracing: {sample_ratio: all}":               "tracing.sample_ratio: expected a number from 0 to 1, got \"all\"",
+		"tracing: {headers: {'a b': c}}":             "tracing.headers: \"a b\" is not a name of a header",
+		"tracing: {headers: {a: \"s3cret\\r\\n\"}}":  "tracing.headers.a: has characters that no header can have",
+		"tracing: {headers: {a: [s3cret]}}":          "tracing.headers.a: expected text",
+		"tracing: {headers: {a: b, A: c}}":           "tracing.headers: A is given twice",
 	} {
 		_, err := Parse("f", []byte(given+end))
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "s3cret") {

@@ -31,15 +31,27 @@ func (c Config) Validate() error {
 		return &multicastregistry.InvalidError{Field: field, Problem: problem}
 	}
 	if c.Endpoint != "" {
-		at, err := url.Parse(c.Endpoint)
-		if err != nil || at.Scheme != "http" && at.Scheme != "https" || at.Host == "" || at.User != nil || at.RawQuery != "" {
-			return bad("endpoint", "must be a URL such as http://127.0.0.1:4318")
+		at, problem := parsed(c.Endpoint)
+		if problem == "" && strings.HasSuffix(strings.TrimRight(at.Path, "/"), tracesPath) {
+			problem = "must be without " + tracesPath + ", which is added"
+		}
+		if problem != "" {
+			return bad("endpoint", problem)
 		}
 	}
 	if r := c.SampleRatio; r != nil && (math.IsNaN(*r) || *r < 0 || *r > 1) {
 		return bad("sample_ratio", "must be from 0 to 1")
 	}
 	return nil
+}
+
+// parsed reads the URL of a collector, or says what is wrong with it.
+func parsed(endpoint string) (at *url.URL, problem string) {
+	at, err := url.Parse(endpoint)
+	if err != nil || at.Scheme != "http" && at.Scheme != "https" || at.Host == "" || at.User != nil || at.RawQuery != "" {
+		return nil, "must be a URL such as http://127.0.0.1:4318"
+	}
+	return at, ""
 }
 
 // wanted returns the configuration with what the environment says about who is to be asked for what. ok is false when traces are

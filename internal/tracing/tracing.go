@@ -34,7 +34,19 @@ type Tracing struct {
 
 // Open returns the tracing that a configuration asks for, or, when there is none, OpenTelemetry's environment variables. It
 // returns nil, which is no error, when nothing does. It does not wait for the collector. The caller closes it.
+//
+// The environment may be meant for other programs: what is wrong with it, when there is no configuration, is logged, and is no
+// error.
 func Open(ctx context.Context, given *Config, version string, logger *slog.Logger) (*Tracing, error) {
+	t, err := open(ctx, given, version, logger)
+	if err != nil && given == nil {
+		logger.LogAttrs(ctx, slog.LevelWarn, "traces are off: OpenTelemetry's environment variables do not fit", slog.Any("error", err))
+		return nil, nil
+	}
+	return t, err
+}
+
+func open(ctx context.Context, given *Config, version string, logger *slog.Logger) (*Tracing, error) {
 	cfg, ok, err := wanted(given)
 	if err != nil {
 		return nil, err
@@ -45,20 +57,23 @@ func Open(ctx context.Context, given *Config, version string, logger *slog.Logge
 		}
 		return nil, nil
 	}
-	described, err := describe(ctx, cfg, version)
-	if err != nil {
-		return nil, err
-	}
 	client, err := newUploader(cfg)
 	if err != nil {
 		return nil, err
+	}
+	described, err := describe(ctx, cfg, version)
+	switch {
+	case err != nil && given != nil:
+		return nil, err
+	case err != nil:
+		logger.LogAttrs(ctx, slog.LevelWarn, "traces are without what does not fit", slog.Any("error", err))
 	}
 	inner, err := otlptrace.New(ctx, client)
 	if err != nil {
 		return nil, err
 	}
 	t := &Tracing{exporter: newExporter(inner, logger)}
-	options := []sdktrace.TracerProviderOption{sdktrace.WithResource(described), sdktrace.WithBatcher(t.exporter)}
+	options := []sdktrace.TracerProviderOption{sdktrace.WithResource(described), sdktrace.WithSpanProcessor(newQueue(t.exporter))}
 	if cfg.SampleRatio != nil {
 		options = append(options, sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(*cfg.SampleRatio))))
 	}
@@ -67,7 +82,7 @@ func Open(ctx context.Context, given *Config, version string, logger *slog.Logge
 	return t, nil
 }
 
-// describe tells whose traces they are. The configuration comes before the environment, and that before what we call ourselves.
+// describe tells whose traces they are; with an error, as far as that makes sense. The configuration comes before the environment, and that before what we call ourselves.
 func describe(ctx context.Context, cfg Config, version string) (*resource.Resource, error) {
 	own := []attribute.KeyValue{semconv.ServiceName(defaultService)}
 	if version != "" {
@@ -85,7 +100,7 @@ func describe(ctx context.Context, cfg Config, version string) (*resource.Resour
 	case errors.Is(err, resource.ErrSchemaURLConflict): // of the SDK's own parts, which say the same in another version
 		return described, nil
 	case err != nil:
-		return nil, fmt.Errorf("OTEL_RESOURCE_ATTRIBUTES: %w", err)
+		return described, fmt.Errorf("OTEL_RESOURCE_ATTRIBUTES: %w", err)
 	}
 	return described, nil
 }
@@ -106,4 +121,5 @@ func (t *Tracing) Close() {
 	giveUp := time.AfterFunc(flushTimeout, t.exporter.giveUp)
 	defer giveUp.Stop()
 	_ = t.provider.Shutdown(context.Background()) // the exporter logs what fails
+	t.exporter.finish(context.Background())
 }

@@ -3,6 +3,8 @@ package tracing
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -88,7 +90,7 @@ func TestEnvironment(t *testing.T) {
 		}
 	}
 	t.Setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")
-	if _, err := Open(t.Context(), nil, "", quiet); err == nil || !strings.Contains(err.Error(), "set it to http/protobuf") {
+	if _, err := Open(t.Context(), &Config{}, "", quiet); err == nil || !strings.Contains(err.Error(), "set it to http/protobuf") {
 		t.Errorf("another protocol: %v", err)
 	}
 	named, err := Open(t.Context(), &Config{Endpoint: server.URL}, "", quiet)
@@ -97,8 +99,40 @@ func TestEnvironment(t *testing.T) {
 	}
 	named.Close()
 	t.Setenv("OTEL_TRACES_EXPORTER", "zipkin")
-	if _, err := Open(t.Context(), nil, "", quiet); err == nil || !strings.Contains(err.Error(), "otlp, none") {
+	if _, err := Open(t.Context(), &Config{}, "", quiet); err == nil || !strings.Contains(err.Error(), "otlp, none") {
 		t.Errorf("another exporter: %v", err)
+	}
+}
+
+// TestForeignEnvironment has variables that other programs want: without a configuration they are one line of the log each, with
+// one they are errors.
+func TestForeignEnvironment(t *testing.T) {
+	for _, row := range []struct {
+		name, value string
+		on          bool
+	}{
+		{"OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", false}, {"OTEL_TRACES_EXPORTER", "console", false},
+		{"OTEL_TRACES_EXPORTER", "otlp,console", false}, {"OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317", false},
+		{"OTEL_EXPORTER_OTLP_TIMEOUT", "soon", false}, {"OTEL_EXPORTER_OTLP_HEADERS", "s3cret", false},
+		{"OTEL_EXPORTER_OTLP_CLIENT_KEY", "/none", false}, {"OTEL_RESOURCE_ATTRIBUTES", "bad,good=1", true},
+	} {
+		t.Run(row.name+" "+row.value, func(t *testing.T) {
+			t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+			t.Setenv(row.name, row.value)
+			var log bytes.Buffer
+			got, err := Open(t.Context(), nil, "", slog.New(slog.NewTextHandler(&log, nil)))
+			if err != nil || (got != nil) != row.on {
+				t.Errorf("on: %t, %v", got != nil, err)
+			}
+			got.Close()
+			if text := log.String(); strings.Count(text, "\n") != 1 || !strings.Contains(text, "WARN") || !strings.Contains(text, row.name) ||
+				strings.Contains(text, "s3cret") {
+				t.Errorf("the log says\n%s", text)
+			}
+			if _, err := Open(t.Context(), &Config{}, "", quiet); err == nil || !strings.Contains(err.Error(), row.name) {
+				t.Errorf("with a configuration: %v", err)
+			}
+		})
 	}
 }
 
@@ -146,9 +180,14 @@ func TestUpload(t *testing.T) {
 		body     string
 		attempts int
 		fault    string
+		after    string
+		least    time.Duration
 	}{
 		"taken":        {answers: []int{200}, attempts: 1},
 		"busy, taken":  {answers: []int{503, 429, 200}, attempts: 3},
+		"asks to wait": {answers: []int{503, 429, 200}, attempts: 3, after: "7", least: 14 * time.Second},
+		"names a time": {answers: []int{503, 200}, attempts: 2, after: "Sat, 01 Jan 2000 00:00:09 GMT", least: 9 * time.Second},
+		"for too long": {answers: []int{429, 200}, attempts: 1, fault: "429", after: "3600"},
 		"always busy":  {answers: []int{503, 503, 503, 503, 200}, attempts: 4, fault: "503"},
 		"refused":      {answers: []int{401, 200}, attempts: 1, fault: "401"},
 		"sent on":      {answers: []int{307, 200}, attempts: 1, fault: "307"},
@@ -167,11 +206,17 @@ func TestUpload(t *testing.T) {
 						}
 						return &http.Response{
 							StatusCode: row.answers[attempts-1], Status: fmt.Sprint(row.answers[attempts-1]),
-							Header: http.Header{"Location": {"http://elsewhere"}}, Body: io.NopCloser(strings.NewReader(row.body)),
+							Header: http.Header{"Location": {"http://elsewhere"}, "Retry-After": {row.after}}, Body: io.NopCloser(strings.NewReader(row.body)),
 						}, nil
 					}),
 				}
-				err := u.UploadTraces(t.Context(), nil)
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				began := time.Now()
+				err := u.UploadTraces(ctx, nil)
+				if took := time.Since(began); took < row.least || took > row.least+20*time.Second {
+					t.Errorf("it took %s", took)
+				}
 				if attempts != row.attempts || (err == nil) != (row.fault == "") || err != nil && !strings.Contains(err.Error(), row.fault) {
 					t.Errorf("%d attempts, %v", attempts, err)
 				}
@@ -185,33 +230,51 @@ type transport func(*http.Request) (*http.Response, error)
 // RoundTrip implements http.RoundTripper.
 func (f transport) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// TestCertificate has a collector with a certificate of its own authority.
+// TestCertificate has a collector with a certificate of its own authority, which asks for ours.
 func TestCertificate(t *testing.T) {
-	server := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
-	defer server.Close()
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	server.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert, MinVersion: tls.VersionTLS12}
 	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
-	file := filepath.Join(t.TempDir(), "ca.pem")
-	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
-	for text, want := range map[string]string{"": "certificate", string(certificate): "", "none": "holds no certificate"} {
-		if text != "" {
-			t.Setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", file)
-		}
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+	server.StartTLS()
+	defer server.Close()
+	private, err := x509.MarshalPKCS8PrivateKey(server.TLS.Certificates[0].PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))
+	files := make(map[string]string)
+	for name, text := range map[string]string{
+		"certificate": certificate, "none": "none",
+		"key": string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})),
+	} {
+		files[name] = filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(files[name], []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
+	}
+	for _, row := range []struct{ authority, ours, key, want string }{
+		{"", "certificate", "key", "failed to verify certificate"},
+		{"certificate", "certificate", "key", ""},
+		{"certificate", "", "", "certificate required"},
+		{"none", "", "", "holds no certificate"},
+		{"certificate", "certificate", "", "one is of no use without the other"},
+		{"certificate", "key", "key", "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE or OTEL_EXPORTER_OTLP_CLIENT_KEY"},
+	} {
+		t.Setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", files[row.authority])
+		t.Setenv("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", files[row.ours])
+		t.Setenv("OTEL_EXPORTER_OTLP_CLIENT_KEY", files[row.key])
 		u, err := newUploader(Config{Endpoint: server.URL})
+		again := false
 		if err == nil {
-			_, err = u.post(t.Context(), nil)
+			_, again, err = u.post(t.Context(), nil)
 			_ = u.Stop(t.Context())
 		}
-		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
-			t.Errorf("%q: %v", text, err)
+		if (err == nil) != (row.want == "") || err != nil && !strings.Contains(err.Error(), row.want) {
+			t.Errorf("%+v: %v", row, err)
 		}
-		t.Setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", "")
-	}
-	t.Setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "soon")
-	if _, err := newUploader(Config{}); err == nil {
-		t.Error("a timeout that is none")
+		if again && row.authority == "" {
+			t.Error("a certificate that is no good is asked for again")
+		}
 	}
 }
 
@@ -245,10 +308,47 @@ func TestComplaints(t *testing.T) {
 		if err := e.Shutdown(t.Context()); err != nil {
 			t.Error(err)
 		}
-		if n := strings.Count(log.String(), "lost_spans="); n != 3 || strings.Count(log.String(), "lost_spans=600") != 2 {
+		e.finish(t.Context())
+		if n := strings.Count(log.String(), "lost_spans="); n != 4 || !strings.Contains(log.String(), "lost_spans=90") || strings.Count(log.String(), "lost_spans=600") != 2 {
 			t.Errorf("%d lines:\n%s", n, log.String())
 		}
 	})
+}
+
+// TestLost ends more spans than the queue takes, with a collector that takes its time, and some when the server has ended.
+func TestLost(t *testing.T) {
+	for _, size := range []string{"20", "-1"} {
+		t.Setenv("OTEL_BSP_MAX_QUEUE_SIZE", size)
+		synctest.Test(t, func(t *testing.T) {
+			var log bytes.Buffer
+			e := newExporter(failing{}, slog.New(slog.NewTextHandler(&log, nil)))
+			q := newQueue(e)
+			on := &Tracing{exporter: e, provider: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(q))}
+			on.tracer = on.provider.Tracer(Name)
+			end := func(n int) {
+				for range n {
+					_, span := on.Tracer().Start(t.Context(), "x")
+					span.End()
+				}
+			}
+			_, late := on.Tracer().Start(t.Context(), "late")
+			end(int(q.most) + 7)
+			on.Close()
+			late.End()
+			on.exporter.finish(t.Context())
+			total := 0
+			for _, text := range strings.Split(log.String(), "lost_spans=")[1:] {
+				var n int
+				if _, err := fmt.Sscan(text, &n); err != nil {
+					t.Error(err)
+				}
+				total += n
+			}
+			if total != int(q.most)+7 {
+				t.Errorf("%d are lost:\n%s", total, log.String())
+			}
+		})
+	}
 }
 
 // TestGiveUp ends an export that nobody waits for any more.

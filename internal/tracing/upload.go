@@ -4,10 +4,10 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"os"
@@ -56,16 +56,8 @@ func newUploader(cfg Config) (*uploader, error) {
 		}
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
-	if file := environment("CERTIFICATE"); file != "" {
-		pem, err := os.ReadFile(file)
-		if err != nil {
-			return nil, fmt.Errorf("OTEL_EXPORTER_OTLP_CERTIFICATE: %w", err)
-		}
-		authorities := x509.NewCertPool()
-		if !authorities.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("OTEL_EXPORTER_OTLP_CERTIFICATE: %s holds no certificate", file)
-		}
-		transport.TLSClientConfig = &tls.Config{RootCAs: authorities, MinVersion: tls.VersionTLS12}
+	if transport.TLSClientConfig, err = secured(); err != nil {
+		return nil, err
 	}
 	timeout := defaultTimeout
 	if text := environment("TIMEOUT"); text != "" {
@@ -95,16 +87,16 @@ func urlFor(cfg Config) (string, error) {
 	endpoint := cfg.Endpoint
 	if endpoint == "" {
 		if whole := os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"); whole != "" {
-			if err := (Config{Endpoint: whole}).Validate(); err != nil {
-				return "", fmt.Errorf("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: %w", err)
+			if _, problem := parsed(whole); problem != "" {
+				return "", errors.New("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: " + problem)
 			}
 			return whole, nil
 		}
 		if endpoint = os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT"); endpoint == "" {
 			endpoint = defaultEndpoint
 		}
-		if err := (Config{Endpoint: endpoint}).Validate(); err != nil {
-			return "", fmt.Errorf("OTEL_EXPORTER_OTLP_ENDPOINT: %w", err)
+		if _, problem := parsed(endpoint); problem != "" {
+			return "", errors.New("OTEL_EXPORTER_OTLP_ENDPOINT: " + problem)
 		}
 	}
 	at, err := url.Parse(endpoint)
@@ -150,23 +142,27 @@ func (u *uploader) UploadTraces(ctx context.Context, spans []*tracepb.ResourceSp
 		return err
 	}
 	for wait := firstWait; ; wait *= 2 {
-		again, err := u.post(ctx, body)
+		after, again, err := u.post(ctx, body)
 		if !again || wait > lastWait {
 			return err
 		}
+		pause := max(after, time.Duration(float64(wait)*(0.8+0.4*rand.Float64()))) //nolint:gosec // so that servers do not march in step
+		if until, bounded := ctx.Deadline(); bounded && time.Until(until) < pause {
+			return err
+		}
 		select {
-		case <-time.After(wait):
+		case <-time.After(pause):
 		case <-ctx.Done():
 			return err
 		}
 	}
 }
 
-// post makes one attempt, and tells whether another one makes sense.
-func (u *uploader) post(ctx context.Context, body []byte) (again bool, err error) {
+// post makes one attempt, and tells whether another one makes sense, and after which time the collector wants that.
+func (u *uploader) post(ctx context.Context, body []byte) (after time.Duration, again bool, err error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, u.url, bytes.NewReader(body))
 	if err != nil {
-		return false, err
+		return 0, false, err
 	}
 	for name, value := range u.headers {
 		r.Header.Set(name, value)
@@ -174,23 +170,36 @@ func (u *uploader) post(ctx context.Context, body []byte) (again bool, err error
 	r.Header.Set("Content-Type", "application/x-protobuf")
 	answer, err := u.http.Do(r)
 	if err != nil {
-		return ctx.Err() == nil, err
+		_, distrusted := errors.AsType[*tls.CertificateVerificationError](err)
+		return 0, ctx.Err() == nil && !distrusted, err
 	}
 	defer answer.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
 	switch code := answer.StatusCode; {
 	case err != nil:
-		return false, err
+		return 0, false, err
 	case code == http.StatusTooManyRequests, code == http.StatusBadGateway, code == http.StatusServiceUnavailable,
 		code == http.StatusGatewayTimeout:
-		return true, fmt.Errorf("the collector at %s answers %s", u.url, answer.Status)
+		return retryAfter(answer.Header), true, fmt.Errorf("the collector at %s answers %s", u.url, answer.Status)
 	case code < 200 || code > 299:
-		return false, fmt.Errorf("the collector at %s answers %s", u.url, answer.Status)
+		return 0, false, fmt.Errorf("the collector at %s answers %s", u.url, answer.Status)
 	}
 	var told collectorpb.ExportTraceServiceResponse
 	if err := proto.Unmarshal(text, &told); err == nil && told.GetPartialSuccess().GetRejectedSpans() > 0 {
-		return false, fmt.Errorf("the collector at %s rejects %d spans: %s", u.url,
+		return 0, false, fmt.Errorf("the collector at %s rejects %d spans: %s", u.url,
 			told.GetPartialSuccess().GetRejectedSpans(), Describe(told.GetPartialSuccess().GetErrorMessage()))
 	}
-	return false, nil
+	return 0, false, nil
+}
+
+// retryAfter reads the header of that name, which has seconds or a date.
+func retryAfter(h http.Header) time.Duration {
+	text := h.Get("Retry-After")
+	if seconds, err := strconv.ParseUint(text, 10, 31); err == nil {
+		return time.Duration(seconds) * time.Second
+	}
+	if at, err := http.ParseTime(text); err == nil {
+		return time.Until(at)
+	}
+	return 0
 }

@@ -342,7 +342,7 @@ func TestDeadCollector(t *testing.T) {
 			if took > 8*time.Second {
 				t.Errorf("the server took %s to end", took)
 			}
-			if n := strings.Count(server.log.String(), "traces could not be sent"); n != 1 {
+			if n := strings.Count(server.log.String(), "traces could not be sent"); n < 1 || n > 2 { // and at the end
 				t.Errorf("%d lines of the log are about it", n)
 			}
 		})
