@@ -22,9 +22,9 @@ import (
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
 )
 
-// How calls are traced. Each call of the service that is admitted is one span, which goes on from the caller's traceparent, whether that came by
-// gRPC or, through the gateway, by HTTP. The span of a stream without an end of its own, Subscribe or Watch, ends with the
-// first answer: what comes later is in the traces of those who send it.
+// How calls are traced. Each call of the service that is admitted is one span, which goes on from the caller's traceparent,
+// whether that came by gRPC or, through the gateway, by HTTP. The span of a stream without an end of its own, Subscribe or Watch,
+// ends with the first answer: what comes later is in the traces of those who send it.
 
 // The headers of W3C Trace Context.
 const (

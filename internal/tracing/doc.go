@@ -6,8 +6,8 @@
 //	coordinator ── Slots: a span for each        ─┼─► queue, bounded ─► OTLP ─► collector
 //	               operation on a slot           ─┘
 //
-// Nothing of it is global: servers that share a process have each their own. What cannot be sent is dropped and logged; no call
-// waits for a collector or fails because of it.
+// Nothing of it is global: servers that share a process have each their own. What cannot be sent is dropped, counted and
+// logged; no call waits for a collector or fails because of it.
 //
 // A nil Tracing is one that is off. Its methods do nothing, and return what costs nothing.
 package tracing

@@ -111,10 +111,14 @@ func TestForeignEnvironment(t *testing.T) {
 		name, value string
 		on          bool
 	}{
-		{"OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", false}, {"OTEL_TRACES_EXPORTER", "console", false},
-		{"OTEL_TRACES_EXPORTER", "otlp,console", false}, {"OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317", false},
-		{"OTEL_EXPORTER_OTLP_TIMEOUT", "soon", false}, {"OTEL_EXPORTER_OTLP_HEADERS", "s3cret", false},
-		{"OTEL_EXPORTER_OTLP_CLIENT_KEY", "/none", false}, {"OTEL_RESOURCE_ATTRIBUTES", "bad,good=1", true},
+		{"OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", false},
+		{"OTEL_TRACES_EXPORTER", "console", false},
+		{"OTEL_TRACES_EXPORTER", "otlp,console", false},
+		{"OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317", false},
+		{"OTEL_EXPORTER_OTLP_TIMEOUT", "soon", false},
+		{"OTEL_EXPORTER_OTLP_HEADERS", "s3cret", false},
+		{"OTEL_EXPORTER_OTLP_CLIENT_KEY", "/none", false},
+		{"OTEL_RESOURCE_ATTRIBUTES", "bad,good=1", true},
 	} {
 		t.Run(row.name+" "+row.value, func(t *testing.T) {
 			t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")

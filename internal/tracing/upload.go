@@ -146,7 +146,8 @@ func (u *uploader) UploadTraces(ctx context.Context, spans []*tracepb.ResourceSp
 		if !again || wait > lastWait {
 			return err
 		}
-		pause := max(after, time.Duration(float64(wait)*(0.8+0.4*rand.Float64()))) //nolint:gosec // so that servers do not march in step
+		// Servers that fail together do not come again together.
+		pause := max(after, time.Duration(float64(wait)*(0.8+0.4*rand.Float64()))) //nolint:gosec // no secret
 		if until, bounded := ctx.Deadline(); bounded && time.Until(until) < pause {
 			return err
 		}
