@@ -13,7 +13,8 @@ var (
 	errOver = errors.New("the server ended before they could be sent")
 )
 
-// queue is the SDK's queue, counted: that one tells nobody what it drops. It gets no more than it takes, so that it drops nothing.
+// queue is the SDK's queue, counted: that one tells nobody what it drops. It gets no more than it takes, and so
+// drops nothing.
 type queue struct {
 	sdktrace.SpanProcessor
 

@@ -82,8 +82,8 @@ func open(ctx context.Context, given *Config, version string, logger *slog.Logge
 	return t, nil
 }
 
-// describe tells whose traces they are; with an error, as far as that makes sense. The configuration comes before the environment,
-// and that before what we call ourselves.
+// describe tells whose traces they are; with an error, as far as that makes sense. The configuration comes before the
+// environment, and that before what we call ourselves.
 func describe(ctx context.Context, cfg Config, version string) (*resource.Resource, error) {
 	own := []attribute.KeyValue{semconv.ServiceName(defaultService)}
 	if version != "" {

@@ -147,7 +147,7 @@ func (u *uploader) UploadTraces(ctx context.Context, spans []*tracepb.ResourceSp
 			return err
 		}
 		// Servers that fail together do not come again together.
-		pause := max(after, time.Duration(float64(wait)*(0.8+0.4*rand.Float64()))) //nolint:gosec // no secret
+		pause := max(after, time.Duration(float64(wait)*(0.8+0.4*rand.Float64())))
 		if until, bounded := ctx.Deadline(); bounded && time.Until(until) < pause {
 			return err
 		}
