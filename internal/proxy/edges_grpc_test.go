@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"math"
+	"net"
 	"net/http"
 	"slices"
 	"strconv"
@@ -20,7 +21,9 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/tap"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -314,7 +317,7 @@ func TestSlowHandshakes(t *testing.T) {
 // TestParked has calls that begin and never say what they want.
 func TestParked(t *testing.T) {
 	t.Parallel()
-	b := serve(t, Config{HandshakeTimeout: 100 * time.Millisecond, AttachTimeout: patience})
+	b := serve(t, Config{HandshakeTimeout: 500 * time.Millisecond, AttachTimeout: patience})
 	ctx, cancel := context.WithCancel(b.ctx)
 	defer cancel()
 	const more = 50
@@ -347,7 +350,7 @@ func TestParked(t *testing.T) {
 	}
 	b.register("a")
 	stream := b.attach("a") // began while many waited; it is not cut off
-	<-time.After(200 * time.Millisecond)
+	<-time.After(600 * time.Millisecond)
 	stream.send(attachOf("", false, "a"))
 	if got := stream.recv().GetAttached().GetIdentities(); len(got) != 1 {
 		t.Errorf("attached %v", got)
@@ -364,6 +367,32 @@ func TestParked(t *testing.T) {
 	b.parked.calls.Add(-parkedMost)
 	cancel()
 	eventually(t, "nobody waits", func() bool { return b.parked.calls.Load() == 0 })
+}
+
+// One connection that has too many such calls locks out no other.
+func TestParkedOnOneConnection(t *testing.T) {
+	p := parked{timeout: time.Hour}
+	p.calls.Store(parkedFree)
+	from := func(ctx context.Context, at net.Addr) error {
+		_, err := p.tap(peer.NewContext(ctx, &peer.Peer{Addr: at}), &tap.Info{})
+		return err
+	}
+	greedy, other := &net.TCPAddr{Port: 1}, &net.TCPAddr{Port: 1}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	for range parkedEach {
+		if err := from(ctx, greedy); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := from(ctx, greedy); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("one more: %v", err)
+	}
+	if err := from(t.Context(), other); err != nil {
+		t.Errorf("another connection: %v", err)
+	}
+	cancel()
+	eventually(t, "its calls have ended", func() bool { return from(t.Context(), greedy) == nil })
 }
 
 func TestPublicStreams(t *testing.T) {
