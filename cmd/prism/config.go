@@ -30,8 +30,8 @@ func newConfigValidateCmd(p *program) *cobra.Command {
 		Long: `Check configuration files as "prism serve" would read them, and print every problem with its place as
 FILE:LINE:COLUMN. No backend is contacted. The exit code is 1 if there is any problem; - reads standard input.
 
-With --show, what is fine is printed with every default written out, and passwords and tokens masked; without a FILE, what
-runs without a configuration.`,
+With --show, what is fine is printed with the defaults of all but the slots' own options, and passwords and tokens masked; without
+a FILE, what runs without a configuration.`,
 		Example: `  prism config validate prism.yaml
   prism config validate deployments/*.yaml
   prism config validate --show > prism.yaml`,
@@ -46,7 +46,7 @@ runs without a configuration.`,
 			return p.validate(cmd.Context(), files, show)
 		},
 	}
-	cmd.Flags().BoolVar(&show, "show", false, "print the configuration with every default")
+	cmd.Flags().BoolVar(&show, "show", false, "print the configuration with its defaults")
 	return local(cmd, "output")
 }
 
