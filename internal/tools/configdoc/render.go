@@ -16,7 +16,8 @@ const head = `# Configuration
 Every key that ` + "`prism serve --config FILE`" + ` accepts. The file is one YAML document. An unknown key, a key
 given twice or an impossible value is an error that names the line; ` + "`prism config validate FILE`" + ` finds all of them
 without starting anything, and ` + "`prism config validate --show FILE`" + ` prints the file with the defaults of all but the
-slots' own options. Complete files to start from are in [examples](../../examples/README.md); what backends do is in [backends](backends.md).
+slots' own options. Complete files to start from are in [examples](../../examples/README.md); what backends do is in
+[backends](backends.md).
 
 | value | written as |
 |---|---|
