@@ -74,7 +74,8 @@ func Run(ctx context.Context, cfg Config, logger *slog.Logger, ready func(Addres
 	if err != nil {
 		return err
 	}
-	defer admin.close()                    //nolint:contextcheck // it ends when ctx has ended
+	defer admin.close() //nolint:contextcheck // it ends when ctx has ended, before what it tells about
+
 	server, err := proxy.New(proxy.Config{ //nolint:contextcheck // it outlives ctx by its drain; each call has its own context
 		Namespaces: follower.running.served(), Authenticator: follower.running.authenticator, TLS: secured.tls,
 		Tracer: traces.Tracer(), Audit: traces.Logger(secured.audit), Logger: traces.Logger(logger),
@@ -85,7 +86,6 @@ func Run(ctx context.Context, cfg Config, logger *slog.Logger, ready func(Addres
 	}
 	follower.server = server
 	admin.serve(server.Admin(), logger)
-	defer admin.close() //nolint:contextcheck // see above; and before what it tells about
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(grpcListener, httpListener) }() //nolint:contextcheck // see New
 	at := Addresses{GRPC: grpcListener.Addr().String(), HTTP: httpListener.Addr().String(), Admin: admin.address()}

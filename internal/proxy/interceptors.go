@@ -55,7 +55,8 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	arrived(ctx)
 	ctx, id := withRequestID(ctx)
 	_ = grpc.SetHeader(ctx, metadata.Pairs(requestIDHeader, id)) // fails only when the call has ended already
-	var span *callSpan                                           // of those who are admitted: others do not decide what is recorded
+
+	var span *callSpan // of those who are admitted: others do not decide what is recorded
 	rpc := s.metrics.Begin(info.FullMethod)
 	defer func() { ended(rpc, span, err); span.end(req, resp, err) }()
 	defer func() { err = s.failed(ctx, info.FullMethod, err) }()

@@ -11,8 +11,8 @@
 //
 // # Life
 //
-// New builds a Server, Serve accepts until Drain is called. Drain refuses new calls, tells streams that the server is about
-// to leave, lets calls in flight finish and waits for every goroutine.
+// New builds a Server, Serve accepts until Drain is called. Reconfigure replaces what is served meanwhile. Drain refuses new
+// calls, tells streams that the server is about to leave, lets calls in flight finish and waits for every goroutine.
 package proxy
 
 import (
