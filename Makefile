@@ -4,6 +4,8 @@
 # ---- what can be set on the command line ------------------------------------------------------------------------------
 
 VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+# How many tests of a package run beside each other: most wait, for leases to end or for servers, more than they compute.
+PARALLEL  ?= 4
 RACE      ?= $(if $(shell command -v $$(go env CC) 2>/dev/null),-race)# empty: no C compiler, no race detector
 FUZZTIME  ?= 30s
 BENCH     ?= .
@@ -88,8 +90,8 @@ test: race-or-say-so ## every test once, with the race detector; leaves coverage
 	@mkdir -p coverage && rm -f coverage/own.out coverage/rest.out
 	@echo 'go test $(RACE) ./...   in two parts: the slots by themselves, then all that stands on them'
 	@status=0; \
-	go test $(RACE) -timeout 15m -coverprofile=coverage/own.out $(SLOTS) || status=1; \
-	go test $(RACE) -timeout 15m -coverprofile=coverage/rest.out -coverpkg=$(REACHED) $(OTHERS) || status=1; \
+	go test $(RACE) -parallel $(PARALLEL) -timeout 15m -coverprofile=coverage/own.out $(SLOTS) || status=1; \
+	go test $(RACE) -parallel $(PARALLEL) -timeout 15m -coverprofile=coverage/rest.out -coverpkg=$(REACHED) $(OTHERS) || status=1; \
 	exit $$status
 
 .PHONY: race

@@ -27,7 +27,7 @@ const (
 	clientName  = "prism"
 	minMajor    = 7
 	// topologyEvery is how often a Sentinel group or a Cluster is asked who is who, besides when something fails.
-	topologyEvery = 5 * time.Second
+	topologyEvery = 2 * time.Second
 	// bufferBytes is what a connection reads and writes at once, at most.
 	bufferBytes = 128 << 10
 	// blockingConns bounds the connections for commands that wait: one for each change feed, and of a sharded registry one for

@@ -33,8 +33,9 @@ const (
 // lock and without a round trip, then wait for their channels to agree. So whatever many callers want of one channel at once,
 // it ends as the last one wanted it; 10,000 channels take one round trip; and delivery waits for nobody.
 //
-// A connection that is lost, or from which Redis takes a channel away (its slot moves to another node), is replaced, with
-// backoff and for ever, and what is wanted subscribed again. What was published meanwhile is lost.
+// A connection that is lost, from which Redis takes a channel away (its slot moves to another node), or that a probe finds on
+// the wrong node, is replaced, with backoff and for ever, and what is wanted subscribed again. What was published meanwhile is
+// lost.
 type lane struct {
 	conn    *Conn
 	tag     string // before a topic in the name of its channel; empty unless sharded
@@ -235,6 +236,17 @@ func (l *lane) connect() error {
 	k.client, _ = l.conn.write.Dedicate()
 	defer k.client.Close()
 	broken := k.client.SetPubSubHooks(rueidis.PubSubHooks{OnMessage: k.onMessage, OnSubscription: k.onSubscription})
+	if p, err := k.place(l.ctx); err != nil {
+		return err
+	} else if p != nil {
+		ctx, cancel := context.WithCancel(l.ctx)
+		var ended sync.WaitGroup
+		ended.Go(func() { p.watch(ctx) })
+		defer func() {
+			cancel()
+			ended.Wait()
+		}()
+	}
 	var again <-chan time.Time // after a refusal
 	for {
 		select {
@@ -270,7 +282,7 @@ func (l *lane) connect() error {
 	}
 }
 
-// errMoved says that Redis ended subscriptions by itself.
+// errMoved says that Redis ended subscriptions by itself, or that they are on the wrong node.
 var errMoved = errors.New("the channels moved to another node")
 
 func lost(err error) error {
@@ -309,7 +321,7 @@ func (l *lane) reviewAll() {
 type link struct {
 	lane   *lane
 	client rueidis.DedicatedClient
-	lost   chan struct{} // Redis took a channel away
+	lost   chan struct{} // Redis took a channel away, or counts none of them where it publishes
 }
 
 // apply subscribes and unsubscribes channels in one pipeline. Refused says that Redis does not allow some of it; an error that
@@ -392,10 +404,15 @@ func (k *link) onSubscription(event rueidis.PubSubSubscription) {
 	ours := l.link != k || c == nil || c.busy && c.subscribed
 	l.mu.RUnlock()
 	if !ours {
-		select {
-		case k.lost <- struct{}{}:
-		default:
-		}
+		k.lose()
+	}
+}
+
+// lose has the connection replaced.
+func (k *link) lose() {
+	select {
+	case k.lost <- struct{}{}:
+	default:
 	}
 }
 

@@ -397,7 +397,8 @@ func ask(t *testing.T, c rueidis.Client, words ...string) string {
 	return fmt.Sprint(reply)
 }
 
-// spread subscribes topics of all lanes of a cluster, and returns what checks that all of them arrive, from elsewhere.
+// spread subscribes topics of all lanes of a cluster, and returns what checks that all of them arrive, from elsewhere: from who
+// was there before, and from who is new and knows the cluster as it is now.
 func spread(t *testing.T, cluster *testenv.RedisClusterProcess) (m *Messaging, allArrive func()) {
 	t.Helper()
 	m = messaging(t, connect(t, Config{Addresses: cluster.Addrs, Cluster: true}))
@@ -416,8 +417,20 @@ func spread(t *testing.T, cluster *testenv.RedisClusterProcess) (m *Messaging, a
 	}
 	return m, func() {
 		t.Helper()
+		var newcomer *Messaging
+		eventually(t, "a newcomer is let in", func() bool {
+			c, err := Open(t.Context(), Config{Addresses: cluster.Addrs, Cluster: true})
+			if err != nil {
+				return false
+			}
+			t.Cleanup(c.Close)
+			newcomer, err = OpenMessaging(t.Context(), c, MessagingConfig{})
+			return err == nil
+		})
+		t.Cleanup(newcomer.Close)
 		for n := range topics {
 			arrives(t, other, sub, "x", strconv.Itoa(n))
+			arrives(t, newcomer, sub, "x", strconv.Itoa(n))
 		}
 	}
 }
