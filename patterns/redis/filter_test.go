@@ -134,7 +134,7 @@ func TestNativeOperators(t *testing.T) {
 	t.Parallel()
 	scalars := values()
 	fields := slices.Clone(scalars)
-	for i, v := range scalars {
+	for i, v := range some(scalars, 0) {
 		fields = append(fields, []any{v}, []any{map[string]any{"f": v}, []any{v}, scalars[(i+7)%len(scalars)]}, map[string]any{"f": v})
 	}
 	fields = append(fields, []any{}, []any{[]any{}}, map[string]any{}, []any{map[string]any{}}, map[string]any{"1": "a"})

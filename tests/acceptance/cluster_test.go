@@ -140,7 +140,7 @@ func burden(t *testing.T, p [3]*proxy, n int) (flows, end func()) {
 					t.Errorf("%s: %v", what, err)
 				}
 				select {
-				case <-time.After(10 * time.Millisecond):
+				case <-time.After(40 * time.Millisecond):
 				case <-ctx.Done():
 				}
 			}

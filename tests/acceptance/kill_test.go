@@ -109,6 +109,7 @@ func killedInMidMulticast(t *testing.T, slots string, redis ...string) {
 				}
 				continue
 			}
+			<-time.After(10 * time.Millisecond)
 			if sum := result.Delivered + result.Pending + result.Failed + result.TimedOut; sum != result.TargetCount {
 				t.Errorf("the counts add up to %d of %d", sum, result.TargetCount)
 			}
@@ -165,7 +166,7 @@ func rollingRestart(t *testing.T, slots string, _ ...string) {
 				case !errors.Is(err, client.ErrUnavailable):
 					t.Errorf("register %s: %v", id, err)
 				}
-				<-time.After(time.Millisecond)
+				<-time.After(5 * time.Millisecond)
 			}
 		})
 	}

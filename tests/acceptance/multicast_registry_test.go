@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/prism-data-layer/prism/client"
+	"github.com/prism-data-layer/prism/patterns/multicast_registry/slottest"
 )
 
 func TestRegisterIdentity(t *testing.T) {
@@ -68,7 +69,7 @@ func TestEnumerateFiltered(t *testing.T) {
 
 func TestMulticastAll(t *testing.T) {
 	onEach(t, func(t *testing.T, p *proxy) {
-		for _, n := range []int{0, 10, 100, 1000} {
+		for _, n := range []int{0, 10, 100, slottest.Rounds(1000)} {
 			p.register(t, n, nil)
 			a := p.attach(t, names(n)...)
 			result := p.multicast(t, client.MulticastRequest{Payload: []byte("to all")})

@@ -1,11 +1,9 @@
 // Command coverfloor prints the coverage of each package and fails when one lies below its floor.
 //
-//	coverfloor -own own.out -rest rest.out [-exclude DIR]... PATTERN=PERCENT... total=PERCENT
+//	coverfloor -profile tests.out [-exclude DIR]... PATTERN=PERCENT... total=PERCENT
 //
-// It reads two profiles of go test. In the first, every package is covered by its own tests alone; in the second, tests
-// also count for the packages they reach (-coverpkg). A package's floor is judged by the first profile, the total by
-// both together. A PATTERN is a package's folder, or a path.Match pattern over it; the first one that matches counts. A
-// floor that concerns no package is an error, so that a renamed folder does not lose its floor in silence.
+// It reads a profile of go test. A PATTERN is a package's folder, or a path.Match pattern over it; the first one that matches
+// counts. A floor that concerns no package is an error, so that a renamed folder does not lose its floor in silence.
 package main
 
 import (
@@ -33,8 +31,7 @@ func main() {
 
 func run(args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("coverfloor", flag.ContinueOnError)
-	own := flags.String("own", "", "profile in which each package is covered by its own tests")
-	rest := flags.String("rest", "", "profile in which tests count for every package they reach")
+	name := flags.String("profile", "", "what go test -coverprofile wrote")
 	var excluded []string
 	flags.Func("exclude", "folder that is not counted, with all below it (repeatable)", func(dir string) error {
 		excluded = append(excluded, dir)
@@ -47,15 +44,11 @@ func run(args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	ownProfile, err := load(*own)
+	p, err := load(*name)
 	if err != nil {
 		return err
 	}
-	restProfile, err := load(*rest)
-	if err != nil {
-		return err
-	}
-	return report(out, ownProfile.without(excluded), restProfile.without(excluded), floors, excluded)
+	return report(out, p.without(excluded), floors, excluded)
 }
 
 // floor is the least percentage of covered statements that a package, or several, must reach.
@@ -93,16 +86,14 @@ func floorOf(dir string, floors []*floor) *floor {
 }
 
 // report prints one line a package and a total, and returns an error that names what lies below its floor.
-func report(out io.Writer, own, rest profile, floors []*floor, excluded []string) error {
-	all := merge(own, rest)
-	if len(all) == 0 {
-		return errors.New("the profiles hold no statements")
+func report(out io.Writer, p profile, floors []*floor, excluded []string) error {
+	if len(p) == 0 {
+		return errors.New("the profile holds no statements")
 	}
-	packages, sum := all.packages()
-	ownPackages, _ := own.packages()
+	packages, sum := p.packages()
 
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "PACKAGE\tSTATEMENTS\tOWN TESTS\tALL TESTS\tFLOOR\t")
+	fmt.Fprintln(table, "PACKAGE\tSTATEMENTS\tCOVERED\tFLOOR\t")
 	var below []string
 	judge := func(name string, f *floor, got count) string {
 		switch {
@@ -116,10 +107,10 @@ func report(out io.Writer, own, rest profile, floors []*floor, excluded []string
 		}
 	}
 	for _, dir := range sortedKeys(packages) {
-		verdict := judge(dir, floorOf(dir, floors), ownPackages[dir])
-		fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\n", dir, packages[dir].statements, ownPackages[dir], packages[dir], verdict)
+		verdict := judge(dir, floorOf(dir, floors), packages[dir])
+		fmt.Fprintf(table, "%s\t%d\t%s\t%s\n", dir, packages[dir].statements, packages[dir], verdict)
 	}
-	fmt.Fprintf(table, "%s\t%d\t\t%s\t%s\n", totalName, sum.statements, sum, judge(totalName, floorOf(totalName, floors), sum))
+	fmt.Fprintf(table, "%s\t%d\t%s\t%s\n", totalName, sum.statements, sum, judge(totalName, floorOf(totalName, floors), sum))
 	if err := table.Flush(); err != nil {
 		return err
 	}

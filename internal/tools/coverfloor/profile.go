@@ -27,7 +27,7 @@ type hits struct {
 	covered    bool
 }
 
-// profile is what a coverage profile says of each block. A block that several test binaries report appears once.
+// profile is what a coverage profile says of each block. A block that is reported twice appears once.
 type profile map[block]hits
 
 // count is a number of statements and how many of them were covered.
@@ -94,17 +94,6 @@ func (p profile) without(dirs []string) profile {
 		return false
 	})
 	return kept
-}
-
-// merge returns what the profiles say together: a block is covered if one of them covers it.
-func merge(profiles ...profile) profile {
-	all := profile{}
-	for _, p := range profiles {
-		for b, h := range p {
-			all.add(b, h)
-		}
-	}
-	return all
 }
 
 // packages sums the profile up, by folder and in all.

@@ -15,13 +15,15 @@ import (
 
 	multicastregistry "github.com/prism-data-layer/prism/patterns/multicast_registry"
 	"github.com/prism-data-layer/prism/patterns/multicast_registry/filter"
+	"github.com/prism-data-layer/prism/patterns/multicast_registry/slottest"
 )
 
-const devices = 12_000
+// devices is how many there are: enough for several segments.
+var devices = slottest.Rounds(12_000)
 
 // large is an index of several segments, of a reduced size, with postings of all forms, and its model.
 func large() (*Index, *model) {
-	ix, m := newIndex(5000), &model{now: time.Unix(1_000_000, 0), identities: map[string]multicastregistry.Identity{}}
+	ix, m := newIndex(devices*5/12), &model{now: time.Unix(1_000_000, 0), identities: map[string]multicastregistry.Identity{}}
 	for i := range devices {
 		d := device(i, devices)
 		d.ExpiresAt = m.now.Add(time.Duration(1+i%50) * time.Second)
