@@ -30,7 +30,7 @@ func (s *registrySuite) feedEmpty(t *testing.T) {
 // feedSnapshot follows a registry that has a past.
 func (s *registrySuite) feedSnapshot(t *testing.T) {
 	r := s.open(t)
-	for n := range 1000 {
+	putAll(t, r, 1000, mr.Create, func(n int) mr.Identity {
 		i := mr.Identity{ID: fmt.Sprintf("id-%d", n), TTL: time.Duration(1+n%7) * time.Hour}
 		switch {
 		case n%3 == 0:
@@ -38,8 +38,8 @@ func (s *registrySuite) feedSnapshot(t *testing.T) {
 		case n%10 == 1:
 			i.TTL = mr.NoExpiry
 		}
-		put(t, r, i, mr.Create)
-	}
+		return i
+	})
 	for n, id := range HostileIdentities() {
 		put(t, r, mr.Identity{ID: id, Metadata: map[string]any{"n": int64(n)}, TTL: time.Hour}, mr.Create)
 	}

@@ -88,9 +88,9 @@ func (s *registrySuite) feedTrimmed(t *testing.T) {
 	if s.Partitioned { // each part has a log: enough for every one
 		parts = 4
 	}
-	for n := range parts * (1000 + 10*log) {
-		put(t, r, mr.Identity{ID: fmt.Sprintf("id-%d", n%100), Metadata: map[string]any{"n": int64(n)}, TTL: time.Hour}, mr.Replace)
-	}
+	putAll(t, r, parts*(1000+10*log), mr.Replace, func(n int) mr.Identity {
+		return mr.Identity{ID: fmt.Sprintf("id-%d", n%100), Metadata: map[string]any{"n": int64(n)}, TTL: time.Hour}
+	})
 	f = s.follow(t, other, old.Position)
 	held, synced := f.snapshot(t)
 	held.want(t, scan(t, r, nil))
@@ -107,7 +107,7 @@ func (s *registrySuite) feedTrimmed(t *testing.T) {
 func (s *registrySuite) feedSnapshotWhileMutating(t *testing.T) {
 	r := s.open(t)
 	const ids = 1500
-	putAll(t, r, ids, func(n int) mr.Identity { return identity(fmt.Sprintf("id-%d", n)) })
+	putAll(t, r, ids, mr.Create, func(n int) mr.Identity { return identity(fmt.Sprintf("id-%d", n)) })
 	mutate := func() error {
 		id := fmt.Sprintf("id-%d", rand.IntN(ids))
 		var err error
@@ -176,7 +176,7 @@ func storm(t *testing.T, writers, rounds int, views ...mr.Registry) *sync.WaitGr
 // copy was reset.
 func (s *registrySuite) converges(t *testing.T, reader mr.Registry, writers, rounds int, views ...mr.Registry) (resets int) {
 	t.Helper()
-	putAll(t, reader, 300, func(n int) mr.Identity { return identity(fmt.Sprintf("id-%d", n)) })
+	putAll(t, reader, 300, mr.Create, func(n int) mr.Identity { return identity(fmt.Sprintf("id-%d", n)) })
 	f := s.follow(t, reader, "")
 	all := storm(t, writers, rounds, views...)
 	held, synced, quiet := feedCopy{}, false, false
@@ -307,7 +307,7 @@ func (s *registrySuite) feedReconnecting(t *testing.T) {
 // feedCancelled ends the context before a feed, in its snapshot, at Synced and while it waits: its error comes last.
 func (s *registrySuite) feedCancelled(t *testing.T) {
 	r := s.open(t)
-	putAll(t, r, 500, func(n int) mr.Identity { return identity(fmt.Sprint(n)) })
+	putAll(t, r, 500, mr.Create, func(n int) mr.Identity { return identity(fmt.Sprint(n)) })
 	for want, ctx := range map[error]context.Context{context.Canceled: cancelled(t), context.DeadlineExceeded: past(t)} {
 		elements, last := 0, error(nil)
 		for _, err := range r.(mr.Changes).Changes(ctx, "") {
@@ -372,7 +372,7 @@ func cancelFeed(t *testing.T, r mr.Changes, at string, reached func(n int, c mr.
 // feedBreak breaks feeds off, by break, by panic, and before they begin.
 func (s *registrySuite) feedBreak(t *testing.T) {
 	r := s.open(t)
-	putAll(t, r, 300, func(n int) mr.Identity { return identity(fmt.Sprint(n)) })
+	putAll(t, r, 300, mr.Create, func(n int) mr.Identity { return identity(fmt.Sprint(n)) })
 	breakOff := func(left int) {
 		for c, err := range r.(mr.Changes).Changes(t.Context(), "") {
 			noError(t, err, "changes")

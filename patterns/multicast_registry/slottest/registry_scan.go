@@ -109,7 +109,7 @@ func (s *registrySuite) differential(t *testing.T) {
 func (s *registrySuite) scanWhileMutating(t *testing.T) {
 	r := s.open(t)
 	const stable = 300
-	putAll(t, r, stable, func(n int) mr.Identity {
+	putAll(t, r, stable, mr.Create, func(n int) mr.Identity {
 		return mr.Identity{ID: fmt.Sprintf("stable-%d", n), Metadata: map[string]any{"stable": true}, TTL: time.Hour}
 	})
 	ctx, stop := context.WithCancel(t.Context())
@@ -216,7 +216,7 @@ func callAll(t *testing.T, r mr.Registry, id string) error {
 // scanBreak breaks scans off, by break, by panic, and before they begin.
 func (s *registrySuite) scanBreak(t *testing.T) {
 	r := s.open(t)
-	putAll(t, r, 500, func(i int) mr.Identity { return identity(fmt.Sprintf("id-%d", i)) })
+	putAll(t, r, 500, mr.Create, func(i int) mr.Identity { return identity(fmt.Sprintf("id-%d", i)) })
 	scan(t, r, nil) // whatever the backend starts once is started now
 	const rounds = 50
 	watchGoroutines(t, s.Patience, rounds/4, func() { // of 2 scans a round
@@ -320,7 +320,7 @@ func (s *registrySuite) cancelledDuring(t *testing.T) {
 func (s *registrySuite) scanCancelled(t *testing.T) {
 	r := s.open(t)
 	const n = 1000
-	putAll(t, r, n, func(i int) mr.Identity { return identity(fmt.Sprintf("id-%d", i)) })
+	putAll(t, r, n, mr.Create, func(i int) mr.Identity { return identity(fmt.Sprintf("id-%d", i)) })
 	scan(t, r, nil)
 	const rounds = 20
 	watchGoroutines(t, s.Patience, rounds/4, func() {

@@ -23,15 +23,15 @@ var raceDetector = sync.OnceValue(func() bool {
 	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 })
 
-// putAll creates identities, in no order, several at a time.
-func putAll(t *testing.T, r mr.Registry, n int, of func(i int) mr.Identity) {
+// putAll puts identities, in no order, several at a time.
+func putAll(t *testing.T, r mr.Registry, n int, mode mr.PutMode, of func(i int) mr.Identity) {
 	t.Helper()
 	const atOnce = 8
 	var all sync.WaitGroup
 	for w := range atOnce {
 		all.Go(func() {
 			for i := w; i < n && !t.Failed(); i += atOnce {
-				if _, err := r.Put(t.Context(), of(i), mr.Create); err != nil {
+				if _, err := r.Put(t.Context(), of(i), mode); err != nil {
 					t.Errorf("put %d of %d: %v", i, n, err)
 				}
 			}
