@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -25,11 +26,7 @@ func (s *service) Enumerate(ctx context.Context, req *patternpb.EnumerateRequest
 	if err != nil {
 		return nil, err
 	}
-	page, err := n.page(ctx, q)
-	if err != nil {
-		return nil, err
-	}
-	return shownPage(req, &page)
+	return n.page(ctx, q, req)
 }
 
 // EnumerateStream implements the RPC. A page is looked up when the one before has been sent: a client that reads slowly costs
@@ -47,34 +44,52 @@ func (s *service) EnumerateStream(
 	}
 	q.PageSize = cmp.Or(q.PageSize, streamedPage)
 	for {
-		page, err := n.page(wire.Context(), q)
-		if err != nil {
-			return err
-		}
-		shown, err := shownPage(req, &page)
+		shown, err := n.page(wire.Context(), q, req)
 		if err != nil {
 			return err
 		}
 		if err := wire.Send(&patternpb.EnumerateStreamResponse{Page: shown}); err != nil {
 			return err
 		}
-		if page.NextPageToken == "" {
+		if shown.GetNextPageToken() == "" {
 			return nil
 		}
-		q.PageToken, q.CountBy = page.NextPageToken, nil
+		q.PageToken, q.CountBy = shown.GetNextPageToken(), nil
 	}
 }
 
-// page looks a page up, and leaves out what the caller does not see. Warnings are about the fields of all identities.
-func (e *entered) page(ctx context.Context, q multicastregistry.Query) (multicastregistry.Page, error) {
-	q.Filter = e.grant.Restrict(q.Filter)
+// page looks a page up and shows it, without what the caller does not see. Warnings are about the fields of all identities.
+func (e *entered) page(
+	ctx context.Context, q multicastregistry.Query, req *patternpb.EnumerateRequest,
+) (*patternpb.EnumerateResponse, error) {
+	memory := lent.Get().(*identities)
+	defer memory.giveBack()
+	q.Filter, q.Into = e.grant.Restrict(q.Filter), *memory
 	page, err := e.Coordinator.Enumerate(ctx, q)
-	if err != nil || !e.grant.Restricted() {
-		return page, err
+	if err != nil {
+		*memory = (*memory)[:cap(*memory)] // whatever was written to it
+		return nil, err
 	}
-	page.Warnings = nil
-	page.Identities, err = e.redact(page.Identities)
-	return page, err
+	*memory = page.Identities
+	if e.grant.Restricted() {
+		page.Warnings = nil
+		if page.Identities, err = e.redact(page.Identities); err != nil {
+			return nil, err
+		}
+	}
+	return shownPage(req, &page)
+}
+
+// lent is memory for pages, which is needed only until they are written as they go over the wire.
+var lent = sync.Pool{New: func() any { return new(identities) }}
+
+// identities are those of a page, and what follows in their memory are empty ones.
+type identities []multicastregistry.Identity
+
+func (i *identities) giveBack() {
+	clear(*i)
+	*i = (*i)[:0]
+	lent.Put(i)
 }
 
 // query reads a request. Its filter is the caller's own.

@@ -62,6 +62,8 @@ type Query struct {
 	MaxGroups int
 	// Fields are the only fields of the metadata to return, up to MaxFields. Nil: all.
 	Fields [][]string
+	// Into is memory that the page's identities may be written to, whatever it holds: a page of a thousand takes 100 kB. Optional.
+	Into []Identity
 	// Recency is how recent the answer has to be.
 	Recency
 }
@@ -116,7 +118,7 @@ func (c *Coordinator) Enumerate(ctx context.Context, q Query) (Page, error) {
 func (q *Query) selection() (Selection, error) {
 	s := Selection{
 		Match: q.Filter, Order: q.SortBy, Limit: q.PageSize, MaxBytes: maxPageBytes, Total: true, CountBy: q.CountBy,
-		MaxGroups: q.MaxGroups,
+		MaxGroups: q.MaxGroups, Into: q.Into,
 	}
 	if s.Limit < 0 || s.Limit > MaxPageSize {
 		return s, invalid("page_size", "must be between 1 and %d", MaxPageSize)

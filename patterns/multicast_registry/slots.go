@@ -120,6 +120,8 @@ type Selection struct {
 	CountBy [][]string
 	// MaxGroups is the most groups for each of CountBy: the largest first, of equal ones in the order of filter.Compare.
 	MaxGroups int
+	// Into is memory that the identities may be written to, whatever it holds. Optional.
+	Into []Identity
 }
 
 // Order is a field to sort by, in the order of filter.Compare; what has no scalar there comes last.

@@ -62,8 +62,9 @@ func (f *found) identity() (i multicastregistry.Identity) {
 	return i
 }
 
-// write fills in an empty identity, field by field: that is cheaper than to copy one.
+// write overwrites an identity, field by field: that is cheaper than to copy one.
 func (f *found) write(i *multicastregistry.Identity) {
+	i.Metadata = nil
 	i.ID, i.Encoded, i.TTL, i.Revision = f.id(), f.encoded(), time.Duration(f.ttl), multicastregistry.Revision(f.revision)
 	i.RegisteredAt, i.ExpiresAt = instant(f.registered), instant(f.expires)
 }

@@ -296,3 +296,42 @@ func TestNumbers(t *testing.T) {
 		t.Error("a string is a number")
 	}
 }
+
+// TestQueryInto lends queries memory that is full of something else.
+func TestQueryInto(t *testing.T) {
+	t.Parallel()
+	ix := newIndex(100)
+	for i := range 50 {
+		ix.Put(device(i, 50))
+	}
+	now := time.Unix(1_000_000, 0)
+	for _, q := range []multicastregistry.Selection{
+		{Limit: 20},
+		{Limit: 100, Total: true},
+		{Limit: 20, Order: []multicastregistry.Order{{Path: []string{"percent"}}}},
+		{Total: true},
+	} {
+		want, err := ix.Query(ctx, now, q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q.Into = make([]multicastregistry.Identity, 60)
+		for i := range q.Into {
+			q.Into[i] = multicastregistry.Identity{
+				ID: "old", Metadata: map[string]any{"old": true}, Encoded: "old", TTL: 1, RegisteredAt: now, ExpiresAt: now, Revision: 1,
+			}
+		}
+		got, err := ix.Query(ctx, now, q)
+		if err != nil || len(got.Identities) != len(want.Identities) || got.Total != want.Total {
+			t.Fatalf("%+v: %d and %d, want %d and %d: %v", q.Order, len(got.Identities), got.Total, len(want.Identities), want.Total, err)
+		}
+		for i := range got.Identities {
+			if !reflect.DeepEqual(got.Identities[i], want.Identities[i]) {
+				t.Errorf("got %+v\nwant %+v", got.Identities[i], want.Identities[i])
+			}
+		}
+		if len(got.Identities) > 0 && &got.Identities[0] != &q.Into[0] {
+			t.Error("the memory is not used")
+		}
+	}
+}

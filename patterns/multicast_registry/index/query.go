@@ -22,7 +22,7 @@ func (ix *Index) Query(
 	defer b.close()
 	counts := newCounts(q)
 	b.unlocked = counts.merge
-	page := page{limit: q.Limit, bytes: q.MaxBytes}
+	page := page{limit: q.Limit, bytes: q.MaxBytes, identities: q.Into[:0]}
 	switch {
 	case q.Limit <= 0:
 		err = b.each(ctx, func(s *segment, selected set) { counts.count(&b.eval, s, selected) })
@@ -42,7 +42,7 @@ func (ix *Index) Query(
 		}
 		b.wanted = q.Limit + 1
 		if err = b.collect(ctx, func(s *segment, selected set) { counts.count(&b.eval, s, selected) }); err == nil {
-			page.identities = make([]multicastregistry.Identity, 0, min(q.Limit, b.selected))
+			page.identities = slices.Grow(page.identities, min(q.Limit, b.selected))
 			b.emit(ctx, page.add)
 			err = ctxError(ctx)
 		}
