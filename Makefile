@@ -5,7 +5,7 @@
 
 VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # How many tests of a package run beside each other: most wait, for leases to end or for servers, more than they compute.
-PARALLEL  ?= 4
+PARALLEL  ?= 3
 RACE      ?= $(if $(shell command -v $$(go env CC) 2>/dev/null),-race)# empty: no C compiler, no race detector
 FUZZTIME  ?= 30s
 BENCH     ?= .

@@ -57,7 +57,7 @@ func left(t *testing.T, target Target) int {
 func TestRun(t *testing.T) {
 	t.Parallel()
 	target := serve(t)
-	all := map[string]float64{Register: 5, Enumerate: 4, Multicast: 3, Heartbeat: 2, Attach: 1}
+	all := map[string]float64{Register: 5, Enumerate: 4, Multicast: 3, Heartbeat: 2, Attach: 3}
 	for name, plan := range map[string]Plan{
 		"open":     {Shares: all, Rate: 150, Heartbeats: 20, Duration: 1500 * time.Millisecond, Identities: 55, Targets: 10, Connections: 2},
 		"poisson":  {Shares: all, Rate: 50, RampTo: 200, Poisson: true, Duration: time.Second, Identities: 20, Targets: 20, Strong: true},
@@ -88,13 +88,13 @@ func TestRun(t *testing.T) {
 					t.Errorf("%+v", m)
 				}
 			}
+			sum := done[Register] + done[Enumerate] + done[Multicast] + done[Attach] + done[Heartbeat]
 			for op := range plan.Shares {
-				if done[op] == 0 {
+				if done[op] == 0 && sum > 100 { // a slow machine does few, without any of the rarest by chance
 					t.Errorf("no %s was done: %v", op, done)
 				}
 			}
 			if plan.Rate > 0 && plan.RampTo == 0 {
-				sum := done[Register] + done[Enumerate] + done[Multicast] + done[Attach] + done[Heartbeat]
 				if want := (plan.Rate + plan.Heartbeats) * plan.Duration.Seconds(); float64(sum) < want-2 || float64(sum) > want+2 {
 					t.Errorf("%d operations were done, want %.0f", sum, want)
 				}
