@@ -4,8 +4,6 @@
 # ---- what can be set on the command line ------------------------------------------------------------------------------
 
 VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-# How many tests of a package run beside each other: most wait, for leases to end or for servers, more than they compute.
-PARALLEL  ?= 3
 RACE      ?= $(if $(shell command -v $$(go env CC) 2>/dev/null),-race)# empty: no C compiler, no race detector
 FUZZTIME  ?= 30s
 BENCH     ?= .
@@ -85,7 +83,7 @@ dist: ## static binaries for linux, amd64 and arm64, packed into dist/ with chec
 .PHONY: test
 test: race-or-say-so ## every test once, with the race detector; leaves a coverage profile for `make cover`
 	@mkdir -p coverage && rm -f coverage/tests.out
-	go test $(RACE) -parallel $(PARALLEL) -timeout 15m -coverprofile=coverage/tests.out $(TESTS)
+	go test $(RACE) -timeout 15m -coverprofile=coverage/tests.out $(TESTS)
 
 .PHONY: race
 race: ## hunt races: three shuffled rounds of all that runs concurrently
